@@ -1,0 +1,94 @@
+// The only file that includes oneTBB.
+#include "runtime/base/thread_pool.h"
+
+#include <immintrin.h>
+#include <sched.h>
+#include <tbb/blocked_range.h>
+#include <tbb/parallel_for.h>
+#include <tbb/partitioner.h>
+#include <tbb/task_arena.h>
+#include <tbb/task_scheduler_observer.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <string>
+
+namespace sprun {
+
+namespace {
+
+constexpr unsigned kFlushDenormals = 0x8040;  // MXCSR bits FTZ and DAZ
+
+// Worker threads of our arena flush denormals; a caller that enters gets its own setting back on leaving.
+class DenormalGuard : public tbb::task_scheduler_observer {
+ public:
+  explicit DenormalGuard(tbb::task_arena& arena) : tbb::task_scheduler_observer(arena) { observe(true); }
+  ~DenormalGuard() override { observe(false); }
+  void on_scheduler_entry(bool is_worker) override {
+    if (is_worker) _mm_setcsr(_mm_getcsr() | kFlushDenormals);
+  }
+};
+
+// Cores granted by a cgroup v2 quota, rounded up; a large number when there is none.
+int cgroup_cores() {
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  std::string quota;
+  double period = 0;
+  if (!(file >> quota >> period) || quota == "max" || period <= 0) return 1 << 20;
+  const double cores = std::strtod(quota.c_str(), nullptr) / period;
+  return cores > 0 ? static_cast<int>(cores + 0.999) : 1 << 20;
+}
+
+}  // namespace
+
+struct ThreadPool::Impl {
+  explicit Impl(int n) : arena(n), guard(arena) {}
+  tbb::task_arena arena;
+  DenormalGuard guard;
+};
+
+int usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  int cores = 1;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) cores = CPU_COUNT(&set);
+  return std::max(1, std::min(cores, cgroup_cores()));
+}
+
+ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads > 0 ? num_threads : usable_cores()) {
+  if (num_threads_ > 1) impl_ = std::make_unique<Impl>(num_threads_);
+}
+
+ThreadPool::~ThreadPool() = default;
+
+void ThreadPool::run(int64_t n, int64_t grain, Body body, const void* fn) {
+  grain = std::max<int64_t>(grain, 1);
+  // A few chunks a thread: enough to balance when another process takes a core, few enough to stay cheap.
+  const int64_t max_chunks = int64_t{num_threads_} * 4;
+  const int64_t chunk = std::max(grain, (n + max_chunks - 1) / max_chunks);
+  const int64_t chunks = (n + chunk - 1) / chunk;
+  const auto loop = [&] {
+    tbb::parallel_for(
+        tbb::blocked_range<int64_t>(0, chunks, 1),
+        [&](const tbb::blocked_range<int64_t>& r) {
+          const int worker = std::max(0, tbb::this_task_arena::current_thread_index());
+          body(fn, r.begin() * chunk, std::min(n, r.end() * chunk), worker);
+        },
+        tbb::simple_partitioner());
+  };
+  impl_->arena.execute(loop);
+}
+
+void ThreadPool::enter_impl(void (*body)(const void*), const void* fn) {
+  const unsigned saved = _mm_getcsr();
+  _mm_setcsr(saved | kFlushDenormals);
+  if (impl_) {
+    impl_->arena.execute([&] { body(fn); });
+  } else {
+    body(fn);
+  }
+  _mm_setcsr(saved);
+}
+
+}  // namespace sprun
