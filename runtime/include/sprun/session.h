@@ -1,0 +1,83 @@
+// Session: one user's working memory for running a Model.
+//
+//   auto session = sprun::Session::create(model, {.num_threads = 2}).value();
+//   session.bind_input("input_ids", {ids.data(), sprun::DType::kS64, {1, 128}}).value();
+//   session.run().value();
+//   sprun::ConstTensorView logits = session.output("logits").value();   // valid until the next run
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sprun/model.h"
+#include "sprun/tensor.h"
+
+namespace sprun {
+
+struct SessionOptions {
+  int num_threads = 0;  // 0: every core the process may use; 1: only the calling thread
+};
+
+struct RunOptions {
+  std::stop_token stop;                                            // checked between steps
+  std::optional<std::chrono::steady_clock::time_point> deadline;   // checked between steps
+};
+
+// Time and work of one step of the last profiled run.
+struct StepProfile {
+  std::string name, op, kernel, regime, shape;
+  double start_us = 0, duration_us = 0;  // start counts from the beginning of the run
+  double flops = 0, bytes = 0;           // work and memory traffic that the step needs at least
+};
+
+// Not thread-safe: one thread at a time. Many sessions may share a Model and run at once.
+class Session {
+ public:
+  static Result<Session> create(std::shared_ptr<const Model> model, const SessionOptions& options = {});
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+  ~Session();
+
+  const Model& model() const;
+  int num_threads() const;
+
+  // Reads the input from the caller's memory at each run, without a copy. The memory must stay valid and unchanged
+  // during run(). kBadInput: unknown name, wrong dtype, rank or fixed size, data not aligned to its element size.
+  Status bind_input(std::string_view name, const ConstTensorView& view);
+  // Writes the output into the caller's memory. The shape is checked at run(): kBadInput if it differs.
+  Status bind_output(std::string_view name, const TensorView& view);
+  void clear_bindings();
+
+  // Runs the model on the bound inputs. After the first run with the same input shapes nothing is allocated.
+  // kBadInput: missing input, shapes that do not fit, bad index values; kCancelled: stop or deadline.
+  Status run(const RunOptions& options = {});
+  // The output of the last run; valid until the next run or rebinding. kUsage: unknown name or no run yet.
+  Result<ConstTensorView> output(std::string_view name) const;
+
+  // Convenience: binds all inputs, runs and copies the outputs.
+  Result<std::vector<NamedTensor>> run(std::span<const NamedTensor> inputs, const RunOptions& options = {});
+
+  // Bytes of working memory for the shapes of the last run.
+  int64_t arena_bytes() const;
+
+  // When on, each run records the time of every step (costs two clock reads a step).
+  void set_profiling(bool on);
+  const std::vector<StepProfile>& profile() const;
+
+  // How the shapes of the currently bound inputs would be executed: one block of text per step with its kernel, shape
+  // and the kernels not taken with the reason; then the passes and how often each fired. Does not run.
+  Result<std::string> explain();
+
+ private:
+  struct Impl;
+  explicit Session(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sprun

@@ -1,0 +1,9 @@
+// Everything of the C++ API.
+#pragma once
+
+#include "sprun/dtype.h"
+#include "sprun/model.h"
+#include "sprun/session.h"
+#include "sprun/shape.h"
+#include "sprun/status.h"
+#include "sprun/tensor.h"
