@@ -83,6 +83,7 @@ class Graph {
   // True if v has exactly one use in total, counting a graph output as a use.
   bool has_one_use(ValueId v) const;
   bool is_output(ValueId v) const;
+  bool is_input_or_constant(ValueId v) const { return value(v).is_input || value(v).is_constant(); }
   // The constant tensor of v, or nullptr (also for kNoValue).
   const Tensor* constant(ValueId v) const;
   // kNoValue if there is no such name.
