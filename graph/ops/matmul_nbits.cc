@@ -4,7 +4,9 @@
 //   scales      [N, blocks], type of A        zero_points   u8 packed [N, ceil(blocks * bits / 8)] or float [N, blocks]
 //   g_idx       s32 [K]: block of each input feature, instead of k / block_size
 //   weight(n, k) = (q(n, k) - zero(n, block)) * scale(n, block)
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "graph/ops/matmul_util.h"
 #include "graph/ops/op.h"
@@ -113,13 +115,13 @@ void dequantise_row(const RunContext& ctx, const Geometry& g, int64_t n, const i
 template <class T>
 void multiply_row(const RunContext& ctx, const Geometry& g, int64_t n, const float* row, int64_t m, T* y) {
   const T* a = ctx.input(0).as<T>();
-  const float bias = ctx.has_input(5) ? load(ctx.input(5).as<T>()[n]) : 0.0f;
+  const float bias = ctx.has_input(5) ? static_cast<float>(load(ctx.input(5).as<T>()[n])) : 0.0f;
   for (int64_t i = 0; i < m; ++i) {
     float sum = 0;
     if (row != nullptr) {
-      for (int64_t k = 0; k < g.k; ++k) sum += load(a[i * g.k + k]) * row[k];
+      for (int64_t k = 0; k < g.k; ++k) sum += static_cast<float>(load(a[i * g.k + k])) * row[k];
     }
-    y[i * g.n + n] = store<T>(sum + bias);
+    y[i * g.n + n] = store<T>(static_cast<ComputeType<T>>(sum + bias));
   }
 }
 
