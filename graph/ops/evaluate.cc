@@ -14,9 +14,12 @@ std::string describe(const Node& node) {
 Status check_arity(const Node& node) {
   const OpDef& def = *node.def;
   const auto bad = [&](const char* what, size_t got, Arity want) {
-    std::string range = std::to_string(want.min) + (want.max == kVariadic ? " or more"
-                                                    : want.max == want.min ? ""
-                                                                           : " to " + std::to_string(want.max));
+    std::string range = std::to_string(want.min);
+    if (want.max == kVariadic) {
+      range.append(" or more");
+    } else if (want.max != want.min) {
+      range.append(" to ").append(std::to_string(want.max));
+    }
     return Status(Code::kBadModel, describe(node) + " has " + std::to_string(got) + " " + what + ", expected " + range);
   };
   if (node.inputs.size() > static_cast<size_t>(def.inputs.max)) return bad("inputs", node.inputs.size(), def.inputs);

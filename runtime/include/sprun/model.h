@@ -23,11 +23,10 @@ enum class Precision : uint8_t { kF32, kBf16, kInt8 };
 std::string_view precision_name(Precision precision);
 Result<Precision> parse_precision(std::string_view name);  // "f32", "bf16", "int8"; kUsage otherwise
 
+// The instruction set is chosen by the CPU and limited by SPRUN_MAX_ISA in the environment (`sprun devices` lists the
+// names), for the whole process.
 struct ModelOptions {
   Precision precision = Precision::kF32;
-  // Highest instruction set to use: "scalar", "avx2", "avx512", ... (`sprun devices` lists them); empty: the best there
-  // is. SPRUN_MAX_ISA in the environment limits it further.
-  std::string isa;
   // Graph passes not to run, by name (`sprun explain` lists them).
   std::vector<std::string> disabled_passes;
   // Plans (one per combination of input shapes) kept ready; the least recently used one is dropped.
@@ -53,7 +52,7 @@ struct TensorSpec {
 class Model {
  public:
   // Reads, checks and optimises the file. kBadModel (broken or unsupported: the message lists every unsupported op),
-  // kBadInput (no such file), kUsage (unknown pass or ISA), kResourceLimit.
+  // kBadInput (no such file), kUsage (unknown pass), kResourceLimit.
   static Result<std::shared_ptr<const Model>> load(const std::string& path, const ModelOptions& options = {});
   ~Model();
 
