@@ -65,6 +65,10 @@ FileMap::~FileMap() {
   if (size_ > 0) munmap(const_cast<char*>(data_), static_cast<size_t>(size_));
 }
 
+void FileMap::drop_pages() const {
+  if (size_ > 0) madvise(const_cast<char*>(data_), static_cast<size_t>(size_), MADV_DONTNEED);
+}
+
 std::shared_ptr<const void> pin_range(std::shared_ptr<const FileMap> map, int64_t offset, int64_t size) {
   return std::make_shared<const Pin>(std::move(map), offset, size);
 }

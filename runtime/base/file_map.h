@@ -30,6 +30,8 @@ class FileMap {
   const char* data() const { return data_; }
   int64_t size() const { return size_; }
   std::string_view bytes() const { return {data_, static_cast<size_t>(size_)}; }
+  // Pages stop counting as resident memory of the process; they are read again from the file when needed.
+  void drop_pages() const;
 
  private:
   FileMap(const char* data, int64_t size) : data_(data), size_(size) {}
