@@ -1,5 +1,4 @@
 // MaxUnpool: puts each value where MaxPool took it from; everything else is zero.
-#include <algorithm>
 #include <cstring>
 
 #include "graph/ops/op_util.h"
@@ -33,25 +32,35 @@ Status infer(InferContext& ctx) {
   SPRUN_ASSIGN(const std::vector<int64_t> dims, read_ints(ctx.input(2)));
   const Result<Shape> wanted = Shape::checked(dims);
   if (!wanted.ok()) return ctx.error(wanted.status().message());
-  SPRUN_TRY(ctx.check(wanted->rank() == x.rank(), "output_shape " + wanted->to_string() + " has the wrong rank"));
+  bool fits = wanted->rank() == x.rank();
+  for (int i = 0; fits && i < x.rank(); ++i) fits = (*wanted)[i] >= (*natural)[i];
+  SPRUN_TRY(ctx.check(fits, "output_shape " + wanted->to_string() + " is smaller than " + natural->to_string()));
   ctx.set_output(0, ctx.dtype(0), *wanted);
   return {};
 }
 
+// Indices count in the natural shape; a larger output_shape keeps the coordinates (as ONNX's reference does).
 Status run(RunContext& ctx) {
   const TensorView& y = ctx.output(0);
+  SPRUN_ASSIGN(const Shape natural, natural_shape(ctx.attrs(), ctx.input(0).shape));
+  const auto strides = row_major_strides(y.shape);
   const int64_t* indices = ctx.input(1).as<int64_t>();
-  const int64_t size = y.num_elements();
+  const int64_t size = natural.num_elements();
   const int64_t count = ctx.input(0).num_elements();
-  if (size > 0) std::memset(y.data, 0, static_cast<size_t>(y.size_bytes()));
+  if (y.num_elements() > 0) std::memset(y.data, 0, static_cast<size_t>(y.size_bytes()));
   return dispatch_size(ctx, y.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     for (int64_t i = 0; i < count; ++i) {
       if (indices[i] < 0 || indices[i] >= size) {
-        return ctx.error("index " + std::to_string(indices[i]) + " is outside an output of " + std::to_string(size) +
-                         " elements");
+        return ctx.error("index " + std::to_string(indices[i]) + " is outside the shape " + natural.to_string());
       }
-      y.as<T>()[indices[i]] = ctx.input(0).as<T>()[i];
+      int64_t rest = indices[i];
+      int64_t at = 0;
+      for (int axis = natural.rank() - 1; axis >= 0; --axis) {
+        at += rest % natural[axis] * strides[static_cast<size_t>(axis)];
+        rest /= natural[axis];
+      }
+      y.as<T>()[at] = ctx.input(0).as<T>()[i];
     }
     return Status();
   });
