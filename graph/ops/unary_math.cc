@@ -82,7 +82,7 @@ Status run_sign(RunContext& ctx) {
 // Erf-9 also lists integers; the result is truncated to them.
 Status run_erf(RunContext& ctx) {
   return run_real_or_int<ErfFn>(ctx,
-                                [](auto x) { return static_cast<decltype(x)>(std::erf(static_cast<double>(x))); });
+                                [](auto x) { return static_cast<decltype(x)>(std::erf(static_cast<float>(x))); });
 }
 
 Status infer_bool(InferContext& ctx) {
