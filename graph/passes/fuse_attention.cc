@@ -1,0 +1,296 @@
+// Attention as exporters spell it becomes one sprun.Attention, which never stores the score matrix:
+//   out = softmax(scale * Q K^T + mask) V,   Q [B,H,S,D], K [B,H,T,D], V [B,H,T,Dv]
+// Read through on the way: the transposes from and to [B,S,H,D] (the kernel reads strides), scalar factors on Q, K or the
+// scores, an additive mask, a Where mask, and the Unsqueeze-Expand-Reshape that repeats key/value heads (GQA).
+// Plan stage: shapes tell what is a head.
+#include <algorithm>
+
+#include "graph/ir/pattern.h"
+#include "graph/ops/op.h"
+#include "graph/passes/pass.h"
+
+namespace sprun::graph {
+
+namespace {
+
+// An operand as the kernel will read it.
+struct Operand {
+  ValueId value = kNoValue;
+  std::string layout;    // "bhsd", "bshd" or "bhds"
+  int64_t heads = 0;
+  double factor = 1;     // scalar factors passed on the way
+};
+
+const Shape* shape_of(const Graph& graph, ValueId v) {
+  return v != kNoValue && graph.value(v).shape ? &*graph.value(v).shape : nullptr;
+}
+
+bool has_perm(const Node& node, std::vector<int64_t> perm) { return node.attrs.get_ints("perm") == perm; }
+
+// Passes over Mul and Div by a scalar constant.
+ValueId skip_scalars(const Graph& graph, ValueId v, double& factor) {
+  for (;;) {
+    const Node* node = graph.producer(v);
+    if (node == nullptr || !node->domain.empty() || node->inputs.size() != 2) return v;
+    ValueId rest = kNoValue;
+    const auto scalar = [&](ValueId i) { return scalar_constant(graph, i).has_value(); };
+    if (node->op_type == "Mul") {
+      const ValueId c = pick_input(*node, scalar, &rest);
+      if (c == kNoValue) return v;
+      factor *= *scalar_constant(graph, c);
+    } else if (node->op_type == "Div" && scalar(node->inputs[1])) {
+      rest = node->inputs[0];
+      factor /= *scalar_constant(graph, node->inputs[1]);
+    } else {
+      return v;
+    }
+    v = rest;
+  }
+}
+
+// v [B,H,T,D] that repeats each head of k [B,Hkv,T,D] G times: k, else kNoValue.
+ValueId skip_repeated_heads(const Graph& graph, ValueId v) {
+  const Node* reshape = producer_is(graph, v, "Reshape");
+  const Node* expand = reshape ? producer_is(graph, reshape->inputs[0], "Expand") : nullptr;
+  if (expand == nullptr) return kNoValue;
+  const Shape *five = shape_of(graph, expand->outputs[0]), *before = shape_of(graph, expand->inputs[0]);
+  const Shape* four = shape_of(graph, v);
+  if (!five || !before || !four || five->rank() != 5 || before->rank() != 5 || four->rank() != 4) return kNoValue;
+  const bool repeats = (*before)[2] == 1 && (*before)[0] == (*five)[0] && (*before)[1] == (*five)[1] &&
+                       (*before)[3] == (*five)[3] && (*before)[4] == (*five)[4] &&
+                       *four == Shape{(*five)[0], (*five)[1] * (*five)[2], (*five)[3], (*five)[4]};
+  const Node* unsqueeze = repeats ? graph.producer(expand->inputs[0]) : nullptr;
+  if (unsqueeze == nullptr || !(unsqueeze->is("Unsqueeze") || unsqueeze->is("Reshape"))) return kNoValue;
+  const Shape* source = shape_of(graph, unsqueeze->inputs[0]);
+  const bool fits = source && *source == Shape{(*five)[0], (*five)[1], (*five)[3], (*five)[4]};
+  return fits ? unsqueeze->inputs[0] : kNoValue;
+}
+
+// Reads an operand given as [B,H,S,D].
+Operand read_heads(const Graph& graph, ValueId v) {
+  Operand operand;
+  v = skip_scalars(graph, v, operand.factor);
+  if (const ValueId source = skip_repeated_heads(graph, v); source != kNoValue) v = source;
+  v = skip_scalars(graph, v, operand.factor);
+  const Shape* shape = shape_of(graph, v);
+  operand.heads = shape && shape->rank() == 4 ? (*shape)[1] : 0;
+  operand.layout = "bhsd";
+  operand.value = v;
+  const Node* transpose = producer_is(graph, v, "Transpose");
+  if (transpose && has_perm(*transpose, {0, 2, 1, 3})) {
+    operand.layout = "bshd";
+    operand.value = skip_scalars(graph, transpose->inputs[0], operand.factor);
+  }
+  return operand;
+}
+
+// Reads K given as [B,H,D,T].
+Operand read_transposed_heads(const Graph& graph, ValueId v) {
+  double factor = 1;
+  v = skip_scalars(graph, v, factor);
+  const Node* transpose = producer_is(graph, v, "Transpose");
+  if (transpose && has_perm(*transpose, {0, 1, 3, 2})) {
+    Operand operand = read_heads(graph, transpose->inputs[0]);
+    operand.factor *= factor;
+    return operand;
+  }
+  Operand operand{v, "bhds", 0, factor};
+  const Shape* shape = shape_of(graph, v);
+  operand.heads = shape && shape->rank() == 4 ? (*shape)[1] : 0;
+  if (transpose && has_perm(*transpose, {0, 2, 3, 1})) {
+    operand.layout = "bshd";
+    operand.value = skip_scalars(graph, transpose->inputs[0], operand.factor);
+  }
+  return operand;
+}
+
+struct Match {
+  Operand q, k, v;
+  double scale = 1;
+  std::vector<ValueId> masks;  // additive
+};
+
+// True if every row (last axis) of a constant condition has an element equal to `keep`.
+bool every_row_keeps_one(const Graph& graph, ValueId condition, bool keep) {
+  const Tensor* tensor = graph.constant(condition);
+  if (tensor == nullptr || tensor->dtype() != DType::kBool || tensor->shape().rank() == 0) return false;
+  const int64_t width = tensor->shape().back();
+  const auto* row = tensor->as<uint8_t>();
+  for (int64_t done = 0; done < tensor->num_elements(); done += width, row += width) {
+    if (std::none_of(row, row + width, [&](uint8_t c) { return (c != 0) == keep; })) return false;
+  }
+  return width > 0;
+}
+
+// Where(c, scores, low) and Where(c, low, scores) as an additive mask: 0 where scores are kept, low elsewhere.
+// Equal to the Where if low swallows every score in float (-1e8), or if exp(low) is 0 beside any usual score (-1e4) and
+// no row is masked as a whole.
+ValueId where_as_mask(Graph& graph, const Node& where, ValueId* scores) {
+  for (const size_t low_index : {size_t{2}, size_t{1}}) {
+    const auto low = scalar_constant(graph, where.input(low_index));
+    if (!low || *low > -1e4) continue;
+    if (*low > -1e8 && !every_row_keeps_one(graph, where.inputs[0], low_index == 2)) continue;
+    *scores = where.inputs[3 - low_index];
+    auto zero = Tensor::zeros(DType::kF32, Shape{});
+    if (!zero.ok()) return kNoValue;
+    const ValueId zero_value = graph.add_constant(where.name + "/zero", std::move(*zero));
+    std::vector<ValueId> inputs = {where.inputs[0], zero_value, where.inputs[2]};
+    if (low_index == 1) inputs = {where.inputs[0], where.inputs[1], zero_value};
+    const std::string name = where.name;
+    const Shape mask_shape = *graph.value(where.inputs[0]).shape;
+    const NodeId made = graph.add_node("", "Where", where.version, inputs, {name + "/mask"});
+    graph.node(made).name = name + "/mask";
+    graph.node(made).def = find_op("", "Where", graph.node(made).version);
+    const ValueId mask = graph.node(made).outputs[0];
+    graph.value(mask).dtype = DType::kF32;
+    graph.value(mask).shape = mask_shape;
+    return mask;
+  }
+  return kNoValue;
+}
+
+bool is_mask_for(const Graph& graph, ValueId v, const Shape& scores) {
+  const Shape* shape = shape_of(graph, v);
+  if (shape == nullptr || graph.value(v).dtype != DType::kF32 || shape->rank() > 4) return false;
+  for (int i = 0; i < shape->rank(); ++i) {
+    const int64_t size = (*shape)[shape->rank() - 1 - i];
+    if (size != 1 && size != scores[3 - i]) return false;
+  }
+  return true;
+}
+
+// From the input of Softmax back to Q and K.
+std::optional<Match> match_scores(Graph& graph, ValueId v, PassContext& ctx) {
+  const Shape scores = *shape_of(graph, v);
+  Match match;
+  for (int depth = 0; depth < 6; ++depth) {
+    // A factor outside a mask would scale the mask too: only passed over before any mask was met.
+    if (match.masks.empty() || producer_is(graph, v, "Mul") || producer_is(graph, v, "Div")) {
+      double factor = 1;
+      const ValueId inner = skip_scalars(graph, v, factor);
+      const bool masked_inside = producer_is(graph, inner, "Add") || producer_is(graph, inner, "Where");
+      if (inner != v && masked_inside) return std::nullopt;
+      match.scale *= factor;
+      v = inner;
+    }
+    if (const Node* product = producer_is(graph, v, "MatMul")) {
+      match.q = read_heads(graph, product->inputs[0]);
+      match.k = read_transposed_heads(graph, product->inputs[1]);
+      match.scale *= match.q.factor * match.k.factor;
+      return match;
+    }
+    ValueId next = kNoValue;
+    if (const Node* add = producer_is(graph, v, "Add")) {
+      // The mask is the summand that does not lead to the product; a full-size one can be either.
+      const auto leads_on = [&](ValueId i) {
+        double factor = 1;
+        const Node* node = graph.producer(skip_scalars(graph, i, factor));
+        return node && (node->is("MatMul") || node->is("Add") || node->is("Where")) && shape_of(graph, i) &&
+               *shape_of(graph, i) == scores;
+      };
+      ValueId mask = kNoValue;
+      next = pick_input(*add, leads_on, &mask);
+      if (next == kNoValue || !is_mask_for(graph, mask, scores)) return std::nullopt;
+      match.masks.push_back(mask);
+    } else if (const Node* where = producer_is(graph, v, "Where")) {
+      const Shape* condition = shape_of(graph, where->inputs[0]);
+      if (condition == nullptr || condition->rank() > 4) return std::nullopt;
+      const Node copy = *where;  // adding nodes moves the storage of *where
+      const ValueId mask = where_as_mask(graph, copy, &next);
+      if (mask == kNoValue) {
+        ctx.note("fuse_attention: '" + copy.name + "' masks with a value that an added mask cannot stand for");
+        return std::nullopt;
+      }
+      match.masks.push_back(mask);
+    }
+    if (next == kNoValue) return std::nullopt;
+    v = next;
+  }
+  return std::nullopt;
+}
+
+bool is_last_axis_softmax(const Graph& graph, const Node& node) {
+  const Shape* shape = shape_of(graph, node.inputs[0]);
+  if (shape == nullptr || shape->rank() != 4 || graph.value(node.inputs[0]).dtype != DType::kF32) return false;
+  const int64_t axis = node.attrs.get_int("axis", node.version < 13 ? 1 : -1);
+  return axis == -1 || axis == 3;
+}
+
+// One additive mask from several: their sum, or the only one.
+ValueId sum_masks(Graph& graph, const std::vector<ValueId>& masks, const std::string& name) {
+  ValueId sum = masks[0];
+  for (size_t i = 1; i < masks.size(); ++i) {
+    const NodeId add = graph.add_node("", "Add", 14, {sum, masks[i]}, {name + "/masks"});
+    graph.node(add).name = name + "/masks";
+    graph.node(add).def = find_op("", "Add", 14);
+    sum = graph.node(add).outputs[0];
+  }
+  return sum;
+}
+
+struct Result4 {
+  ValueId value;
+  const char* layout;
+};
+
+// The value to replace: the transposed and merged [B,S,H*Dv] if the graph goes on that way, else the product itself.
+Result4 choose_output(const Graph& graph, ValueId product) {
+  const NodeId transpose = only_user(graph, product);
+  if (transpose == kNoNode || !graph.node(transpose).is("Transpose") || !has_perm(graph.node(transpose), {0, 2, 1, 3})) {
+    return {product, "bhsd"};
+  }
+  const ValueId transposed = graph.node(transpose).outputs[0];
+  const NodeId reshape = only_user(graph, transposed);
+  if (reshape == kNoNode || !graph.node(reshape).is("Reshape")) return {product, "bhsd"};
+  const Shape *from = shape_of(graph, transposed), *to = shape_of(graph, graph.node(reshape).outputs[0]);
+  const bool merges = from && to && *to == Shape{(*from)[0], (*from)[1], (*from)[2] * (*from)[3]};
+  return merges ? Result4{graph.node(reshape).outputs[0], "bshd"} : Result4{product, "bhsd"};
+}
+
+bool fuse_at(Graph& graph, NodeId n, PassContext& ctx) {
+  const Node& product = graph.node(n);
+  const Node* softmax = producer_is(graph, product.input(0), "Softmax");
+  if (softmax == nullptr || !graph.has_one_use(product.inputs[0]) || !is_last_axis_softmax(graph, *softmax)) return false;
+  const std::string name = product.name;
+  const ValueId out = product.outputs[0], v_value = product.inputs[1];
+  const auto match = match_scores(graph, softmax->inputs[0], ctx);
+  if (!match) {
+    ctx.note("fuse_attention: '" + name + "' has a Softmax, but no scaled and masked product of two values before it");
+    return false;
+  }
+  const Operand v = read_heads(graph, v_value);
+  const Shape *o = shape_of(graph, out), *q4 = shape_of(graph, match->q.value);
+  if (!o || !q4 || v.factor != 1 || v.heads != match->k.heads || v.heads == 0 || match->q.heads % v.heads != 0) {
+    ctx.note("fuse_attention: '" + name + "' has different numbers of key and value heads, or scaled values");
+    return false;
+  }
+  const int64_t head_dim = (*q4)[3], v_head_dim = (*o)[3];
+  std::vector<ValueId> inputs = {match->q.value, match->k.value, v.value};
+  if (!match->masks.empty()) inputs.push_back(sum_masks(graph, match->masks, name));
+  const Result4 result = choose_output(graph, out);
+  const NodeId made = take_over(graph, result.value, "sprun", "Attention", 1, inputs);
+  AttrMap& attrs = graph.node(made).attrs;
+  attrs.set("num_heads", match->q.heads);
+  attrs.set("kv_num_heads", v.heads);
+  attrs.set("head_dim", head_dim);
+  attrs.set("v_head_dim", v_head_dim);
+  attrs.set("scale", static_cast<float>(match->scale));
+  attrs.set("q_layout", match->q.layout);
+  attrs.set("k_layout", match->k.layout);
+  attrs.set("v_layout", v.layout);
+  attrs.set("out_layout", std::string(result.layout));
+  return true;
+}
+
+}  // namespace
+
+Result<int> pass_fuse_attention(Graph& graph, PassContext& ctx) {
+  SPRUN_ASSIGN(const std::vector<NodeId> order, graph.topological_order());
+  int fused = 0;
+  for (NodeId n : order) {
+    if (!graph.node(n).dead && graph.node(n).is("MatMul") && fuse_at(graph, n, ctx)) ++fused;
+  }
+  return fused;
+}
+
+}  // namespace sprun::graph
