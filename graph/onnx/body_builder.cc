@@ -7,8 +7,10 @@
 namespace sprun::graph {
 
 namespace {
-constexpr int kMaxDepth = 64;                           // calls and subgraphs inside each other
-constexpr size_t kMaxInlinedBytes = size_t{256} << 20;  // functions that call others twice grow exponentially
+constexpr int kMaxDepth = 64;  // calls and subgraphs inside each other
+// Functions that call others twice grow exponentially. What a call costs even when the function is empty counts too.
+constexpr size_t kMaxInlinedBytes = size_t{256} << 20;
+constexpr size_t kBytesPerCall = 4096;
 
 Status bad(const std::string& text) { return {Code::kBadModel, text}; }
 
@@ -101,7 +103,7 @@ Status GraphBuilder::inline_call(const onnx::NodeProto& node, const Function& fu
   for (const Call* call = scope.call; call != nullptr; call = call->outer) {
     if (call->function == &function) return bad("function '" + function.name + "' calls itself");
   }
-  inlined_bytes_ += function.size_bytes;
+  inlined_bytes_ += function.size_bytes + kBytesPerCall;
   if (inlined_bytes_ > kMaxInlinedBytes) {
     return {Code::kResourceLimit, "inlining the functions of the model makes it too large"};
   }

@@ -197,10 +197,19 @@ Status GraphBuilder::declare_initializers(const GraphProto& proto, Scope& scope)
   return {};
 }
 
+// Some published models name several constants alike. As in ONNX Runtime the last one counts.
+bool GraphBuilder::declare_constant_name(const std::string& name, Scope& scope, ValueId* value) {
+  if (scope.declare(name, value)) return true;
+  *value = scope.names.at(name);
+  if (*value == kNoValue || !scope.graph().value(*value).is_constant()) return false;
+  model_.warnings.push_back("constant '" + name + "' is defined more than once; the last definition counts");
+  return true;
+}
+
 Status GraphBuilder::declare_initializer(const std::string& name, LoadedTensor loaded, Scope& scope) {
   ValueId value = kNoValue;
   if (name.empty()) return bad("an initializer has no name");
-  if (!scope.declare(name, &value)) return bad("initializer '" + name + "' is declared twice");
+  if (!declare_constant_name(name, scope, &value)) return bad("initializer '" + name + "' has the name of a graph input");
   switch (loaded.state) {
     case LoadedTensor::State::kOk: scope.graph().make_constant(value, std::move(loaded.tensor)); return {};
     case LoadedTensor::State::kUnsupported:
@@ -246,11 +255,11 @@ Status GraphBuilder::declare_outputs(const NodeProto& node, Scope& scope) {
     const std::string& name = node.output(i);
     if (name.empty()) continue;
     ValueId value = kNoValue;
-    if (!scope.declare(name, &value)) {
-      return bad("value '" + name + "' has two producers; one is " + display_name(node));
-    }
-    const bool is_constant = canonical(node.domain()).empty() && node.op_type() == "Constant" && i == 0;
-    if (is_constant && find_function(node) == nullptr) SPRUN_TRY(declare_constant(node, value, scope));
+    const bool is_constant = i == 0 && canonical(node.domain()).empty() && node.op_type() == "Constant" &&
+                             find_function(node) == nullptr;
+    const bool declared = is_constant ? declare_constant_name(name, scope, &value) : scope.declare(name, &value);
+    if (!declared) return bad("value '" + name + "' has two producers; one is " + display_name(node));
+    if (is_constant) SPRUN_TRY(declare_constant(node, value, scope));
   }
   return {};
 }

@@ -41,6 +41,7 @@ class GraphBuilder {
   Status build_graph(const onnx::GraphProto& proto, Scope& scope);
   Status declare_inputs(const onnx::GraphProto& proto, Scope& scope);
   Status declare_initializers(const onnx::GraphProto& proto, Scope& scope);
+  bool declare_constant_name(const std::string& name, Scope& scope, ValueId* value);
   Status declare_initializer(const std::string& name, LoadedTensor loaded, Scope& scope);
   Status bind_outputs(const onnx::GraphProto& proto, Scope& scope);
   Status check_cycles(Scope& scope);

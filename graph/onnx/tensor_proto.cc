@@ -18,6 +18,7 @@ DType dtype_of_onnx(int32_t data_type) {
 
 std::string onnx_type_name(int32_t data_type) {
   switch (data_type) {
+    case 0: return "undefined";
     case 14: return "complex64";
     case 15: return "complex128";
     case 17: return "float8e4m3fn";
