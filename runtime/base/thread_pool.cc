@@ -7,7 +7,6 @@
 #include <tbb/parallel_for.h>
 #include <tbb/partitioner.h>
 #include <tbb/task_arena.h>
-#include <tbb/task_scheduler_observer.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -20,14 +19,16 @@ namespace {
 
 constexpr unsigned kFlushDenormals = 0x8040;  // MXCSR bits FTZ and DAZ
 
-// Worker threads of our arena flush denormals; a caller that enters gets its own setting back on leaving.
-class DenormalGuard : public tbb::task_scheduler_observer {
+// Flushes denormals while it lives; the caller gets its own setting back.
+class DenormalScope {
  public:
-  explicit DenormalGuard(tbb::task_arena& arena) : tbb::task_scheduler_observer(arena) { observe(true); }
-  ~DenormalGuard() override { observe(false); }
-  void on_scheduler_entry(bool is_worker) override {
-    if (is_worker) _mm_setcsr(_mm_getcsr() | kFlushDenormals);
-  }
+  DenormalScope() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | kFlushDenormals); }
+  ~DenormalScope() { _mm_setcsr(saved_); }
+  DenormalScope(const DenormalScope&) = delete;
+  DenormalScope& operator=(const DenormalScope&) = delete;
+
+ private:
+  unsigned saved_;
 };
 
 // Cores granted by a cgroup v2 quota, rounded up; a large number when there is none.
@@ -43,9 +44,8 @@ int cgroup_cores() {
 }  // namespace
 
 struct ThreadPool::Impl {
-  explicit Impl(int n) : arena(n), guard(arena) {}
+  explicit Impl(int n) : arena(n) {}
   tbb::task_arena arena;
-  DenormalGuard guard;
 };
 
 int usable_cores() {
@@ -56,7 +56,8 @@ int usable_cores() {
   return std::max(1, std::min(cores, cgroup_cores()));
 }
 
-ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads > 0 ? num_threads : usable_cores()) {
+ThreadPool::ThreadPool(int num_threads)
+    : num_threads_(num_threads > 0 ? std::min(num_threads, usable_cores()) : usable_cores()) {
   if (num_threads_ > 1) impl_ = std::make_unique<Impl>(num_threads_);
 }
 
@@ -72,6 +73,7 @@ void ThreadPool::run(int64_t n, int64_t grain, Body body, const void* fn) {
     tbb::parallel_for(
         tbb::blocked_range<int64_t>(0, chunks, 1),
         [&](const tbb::blocked_range<int64_t>& r) {
+          const DenormalScope flush;  // oneTBB gives each task the settings of the arena
           const int worker = std::max(0, tbb::this_task_arena::current_thread_index());
           body(fn, r.begin() * chunk, std::min(n, r.end() * chunk), worker);
         },
@@ -81,14 +83,15 @@ void ThreadPool::run(int64_t n, int64_t grain, Body body, const void* fn) {
 }
 
 void ThreadPool::enter_impl(void (*body)(const void*), const void* fn) {
-  const unsigned saved = _mm_getcsr();
-  _mm_setcsr(saved | kFlushDenormals);
-  if (impl_) {
-    impl_->arena.execute([&] { body(fn); });
-  } else {
+  const auto flushed = [&] {
+    const DenormalScope flush;
     body(fn);
+  };
+  if (impl_) {
+    impl_->arena.execute(flushed);
+  } else {
+    flushed();
   }
-  _mm_setcsr(saved);
 }
 
 }  // namespace sprun

@@ -11,7 +11,7 @@ namespace sprun {
 
 class ThreadPool {
  public:
-  // num_threads >= 1; 0 means every core that the process may use. One thread never starts a worker.
+  // num_threads >= 1, at most the cores that the process may use; 0 means all of them. One thread never starts a worker.
   explicit ThreadPool(int num_threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

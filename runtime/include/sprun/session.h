@@ -21,7 +21,8 @@
 namespace sprun {
 
 struct SessionOptions {
-  int num_threads = 0;  // 0: every core the process may use; 1: only the calling thread
+  // 0: every core the process may use, which is also the most there can be; 1: only the calling thread.
+  int num_threads = 0;
 };
 
 struct RunOptions {

@@ -16,7 +16,7 @@ TEST(ThreadPool, CoversEveryIndexOnce) {
       std::vector<std::atomic<int>> hits(static_cast<size_t>(n));
       pool.parallel_for(n, 3, [&](int64_t begin, int64_t end, int worker) {
         EXPECT_GE(worker, 0);
-        EXPECT_LT(worker, threads);
+        EXPECT_LT(worker, pool.num_threads());
         for (int64_t i = begin; i < end; ++i) ++hits[static_cast<size_t>(i)];
       });
       for (const auto& hit : hits) EXPECT_EQ(hit.load(), 1);
