@@ -141,7 +141,9 @@ Status set_scores(const Ctx& ctx, Problem& p) {
   a.scale = attention_scale(node, a.head_dim);
   a.softcap = attrs.get_float("softcap", 0.0F);
   a.causal = attrs.get_int("causal", 1) != 0;
-  a.left_window = std::max<int64_t>(-1, attrs.get_int("local_window_size", -1));
+  // The window counts the query itself.
+  const int64_t window = attrs.get_int("local_window_size", -1);
+  a.left_window = window > 0 ? window - 1 : -1;
   p.has_sink = ctx.has_input(kHeadSink) || attrs.get_int("smooth_softmax", 0) == 1;
   if (ctx.has_input(kHeadSink) && !(ctx.input(kHeadSink).shape == Shape{a.heads})) {
     return op_error(node, "head_sink must have one element a head");
