@@ -1,0 +1,7 @@
+#include "kernels/gemm/gemm_bf16_impl.h"
+
+namespace sprun::kernels {
+
+extern constinit const GemmBf16Kernel gemm_bf16_avx512bf16 = gemm::kGemmBf16<simd::Avx512Bf16>;
+
+}  // namespace sprun::kernels

@@ -1,0 +1,154 @@
+// Scalar references of the dense GEMM families: the shortest correct loops, same packed layouts
+// with nr = 4. They are what every variant is tested against.
+#include <cmath>
+
+#include "kernels/gemm/gemm_types.h"
+#include "kernels/simd/half.h"
+
+namespace sprun::kernels {
+namespace {
+
+constexpr int64_t kNr = 4;
+
+// Index of the element of output n, input k: panels of kNr outputs, steps of `step` inputs.
+int64_t packed_index(int64_t n, int64_t k, int64_t total_k, int64_t step) {
+  const int64_t steps = (total_k + step - 1) / step;
+  return ((n / kNr * steps + k / step) * kNr + n % kNr) * step + k % step;
+}
+
+float activate(Activation activation, float v) {
+  switch (activation) {
+    case Activation::kNone: return v;
+    case Activation::kRelu: return v < 0.0F ? 0.0F : v;
+    case Activation::kGeluErf: return 0.5F * v * (1.0F + std::erf(v * 0.70710678118654752F));
+    case Activation::kGeluTanh: {
+      const float u = 0.7978845608028654F * (v + 0.044715F * v * v * v);
+      return 0.5F * v * (1.0F + std::tanh(u));
+    }
+    case Activation::kQuickGelu: return v / (1.0F + std::exp(-1.702F * v));
+    case Activation::kSilu: return v / (1.0F + std::exp(-v));
+    case Activation::kTanh: return std::tanh(v);
+    case Activation::kSigmoid: return 1.0F / (1.0F + std::exp(-v));
+  }
+  return v;
+}
+
+void finish(const Epilogue& e, int64_t m, int64_t n, float scaled_sum, float* y) {
+  float v = scaled_sum + (e.bias == nullptr ? 0.0F : e.bias[n]);
+  v = activate(e.activation, v);
+  if (e.residual != nullptr) v += e.residual[m * e.ld_residual + n];
+  *y = v;
+}
+
+template <class Fn>
+void for_each_output(const TileRange& t, int64_t n_total, Fn fn) {
+  for (int64_t m = t.m_begin; m < t.m_end; ++m) {
+    for (int64_t n = t.panel_begin * kNr; n < t.panel_end * kNr && n < n_total; ++n) fn(m, n);
+  }
+}
+
+void run_f32(const GemmF32Args& a, const TileRange& t, void*) {
+  for_each_output(t, a.n, [&](int64_t m, int64_t n) {
+    double sum = 0;
+    for (int64_t k = 0; k < a.k; ++k) {
+      sum += static_cast<double>(a.x[m * a.ldx + k]) *
+             static_cast<double>(a.w[packed_index(n, k, a.k, 1)]);
+    }
+    const float scaled = a.epilogue.alpha * static_cast<float>(sum);
+    finish(a.epilogue, m, n, scaled, a.y + m * a.ldy + n);
+  });
+}
+
+void pack_f32(const WeightSource<float>& w, int64_t begin, int64_t end, float* packed) {
+  for (int64_t n = begin * kNr; n < end * kNr; ++n) {
+    for (int64_t k = 0; k < w.k; ++k) {
+      packed[packed_index(n, k, w.k, 1)] =
+          n < w.n ? w.data[n * w.stride_n + k * w.stride_k] : 0.0F;
+    }
+  }
+}
+
+void run_bf16(const GemmBf16Args& a, const TileRange& t, void*) {
+  for_each_output(t, a.n, [&](int64_t m, int64_t n) {
+    double sum = 0;
+    for (int64_t k = 0; k < a.k; ++k) {
+      sum += static_cast<double>(simd::bf16_to_f32(a.x[m * a.ldx + k])) *
+             static_cast<double>(simd::bf16_to_f32(a.w[packed_index(n, k, a.k, 2)]));
+    }
+    const float scaled = a.epilogue.alpha * static_cast<float>(sum);
+    finish(a.epilogue, m, n, scaled, a.y + m * a.ldy + n);
+  });
+}
+
+void pack_bf16(const WeightSource<float>& w, int64_t begin, int64_t end, uint16_t* packed) {
+  for (int64_t n = begin * kNr; n < end * kNr; ++n) {
+    for (int64_t k = 0; k < (w.k + 1) / 2 * 2; ++k) {
+      const bool inside = n < w.n && k < w.k;
+      packed[packed_index(n, k, w.k, 2)] =
+          inside ? simd::f32_to_bf16(w.data[n * w.stride_n + k * w.stride_k]) : uint16_t{0};
+    }
+  }
+}
+
+void convert_bf16(const float* x, int64_t ldx, int64_t rows, int64_t k, uint16_t* y, int64_t ldy) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < ldy; ++i) {
+      y[r * ldy + i] = i < k ? simd::f32_to_bf16(x[r * ldx + i]) : uint16_t{0};
+    }
+  }
+}
+
+void run_u8s8(const GemmU8S8Args& a, const TileRange& t, void*) {
+  for_each_output(t, a.n, [&](int64_t m, int64_t n) {
+    const int32_t zx =
+        a.x_zero_point == nullptr ? 0 : a.x_zero_point[m * a.x_zero_point_stride];
+    const int32_t zw =
+        a.w_zero_point == nullptr ? 0 : a.w_zero_point[n * a.w_zero_point_stride];
+    int32_t sum = 0;
+    for (int64_t k = 0; k < a.k; ++k) {
+      sum += (a.x[m * a.ldx + k] - zx) * (a.w[packed_index(n, k, a.k, 4)] - zw);
+    }
+    if (a.y_s32 != nullptr) {
+      a.y_s32[m * a.ldy + n] = sum;
+      return;
+    }
+    const float scale = a.x_scale[m * a.x_scale_stride] * a.w_scale[n * a.w_scale_stride];
+    finish(a.epilogue, m, n, static_cast<float>(sum) * scale, a.y + m * a.ldy + n);
+  });
+}
+
+void min_max(const float* x, int64_t ldx, int64_t rows, int64_t k, float* min, float* max) {
+  *min = INFINITY;
+  *max = -INFINITY;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < k; ++i) {
+      if (x[r * ldx + i] < *min) *min = x[r * ldx + i];
+      if (x[r * ldx + i] > *max) *max = x[r * ldx + i];
+    }
+  }
+}
+
+void quantize(const float* x, int64_t ldx, int64_t rows, int64_t k, float scale,
+              int32_t zero_point, uint8_t* y, int64_t ldy, int32_t* sums) {
+  for (int64_t r = 0; r < rows; ++r) {
+    int32_t sum = 0;
+    for (int64_t i = 0; i < k; ++i) {
+      const float q =
+          std::nearbyint(x[r * ldx + i] / scale) + static_cast<float>(zero_point);
+      // Written so that NaN fails the first test and becomes 0.
+      const float clamped = !(q > 0.0F) ? 0.0F : q > 255.0F ? 255.0F : q;
+      y[r * ldy + i] = static_cast<uint8_t>(clamped);
+      sum += y[r * ldy + i];
+    }
+    if (sums != nullptr) sums[r] = sum;
+  }
+}
+
+}  // namespace
+
+extern constinit const GemmF32Kernel gemm_f32_ref = {kNr, 0, run_f32, pack_f32};
+extern constinit const GemmBf16Kernel gemm_bf16_ref = {kNr, 0, run_bf16, pack_bf16, convert_bf16};
+extern constinit const GemmU8S8Kernel gemm_u8s8_ref = {kNr, 0, run_u8s8};
+extern constinit const QuantizeRowsKernel quantize_rows_ref = {min_max, quantize};
+
+}  // namespace sprun::kernels

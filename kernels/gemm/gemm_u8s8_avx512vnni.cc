@@ -1,0 +1,7 @@
+#include "kernels/gemm/gemm_u8s8_impl.h"
+
+namespace sprun::kernels {
+
+extern constinit const GemmU8S8Kernel gemm_u8s8_avx512vnni = gemm::kGemmU8S8<simd::Avx512Vnni>;
+
+}  // namespace sprun::kernels

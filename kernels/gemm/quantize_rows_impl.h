@@ -1,0 +1,80 @@
+// Dynamic quantisation bodies, instantiated per Arch by quantize_rows_<isa>.cc.
+#pragma once
+
+#include "kernels/gemm/gemm_types.h"
+#include "kernels/simd/vec.h"
+
+namespace sprun::kernels::gemm {
+
+template <class Arch>
+void min_max_rows(const float* x, int64_t ldx, int64_t rows, int64_t k, float* min, float* max) {
+  using V = simd::F32<Arch>;
+  const V inf = V::broadcast(__builtin_inff());
+  // Two pairs of accumulators: one min or max waits for the one before it.
+  V lo[2] = {inf, inf};
+  V hi[2] = {-inf, -inf};
+  float tail_lo = __builtin_inff();
+  float tail_hi = -__builtin_inff();
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* in = x + r * ldx;
+    int64_t i = 0;
+    for (; i + 2 * V::kLanes <= k; i += 2 * V::kLanes) {
+      const V a = V::load(in + i);
+      const V b = V::load(in + i + V::kLanes);
+      lo[0] = V::min(a, lo[0]);  // second operand on NaN
+      hi[0] = V::max(a, hi[0]);
+      lo[1] = V::min(b, lo[1]);
+      hi[1] = V::max(b, hi[1]);
+    }
+    for (; i + V::kLanes <= k; i += V::kLanes) {
+      lo[0] = V::min(V::load(in + i), lo[0]);
+      hi[0] = V::max(V::load(in + i), hi[0]);
+    }
+    for (; i < k; ++i) {
+      tail_lo = in[i] < tail_lo ? in[i] : tail_lo;
+      tail_hi = in[i] > tail_hi ? in[i] : tail_hi;
+    }
+  }
+  const float vec_lo = V::min(lo[0], lo[1]).reduce_min();
+  const float vec_hi = V::max(hi[0], hi[1]).reduce_max();
+  *min = vec_lo < tail_lo ? vec_lo : tail_lo;
+  *max = vec_hi > tail_hi ? vec_hi : tail_hi;
+}
+
+template <class Arch>
+void quantize_rows(const float* x, int64_t ldx, int64_t rows, int64_t k, float scale,
+                   int32_t zero_point, uint8_t* y, int64_t ldy, int32_t* sums) {
+  using V = simd::F32<Arch>;
+  using I = simd::I32<Arch>;
+  const V s = V::broadcast(scale);
+  const I zero = I::broadcast(zero_point);
+  // A true division: multiplying by 1 / scale rounds differently for some inputs. The first clamp
+  // keeps the conversion in range, and lets NaN through, which becomes INT32_MIN and then 0.
+  const V limit = V::broadcast(1024.0F);
+  const auto convert = [=](V v) __attribute__((always_inline)) {
+    const V q = V::min(limit, V::max(-limit, v / s));
+    return I::min(I::broadcast(255), I::max(I::zero(), I::from_f32(q) + zero));
+  };
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* in = x + r * ldx;
+    uint8_t* out = y + r * ldy;
+    I sum = I::zero();
+    int64_t i = 0;
+    for (; i + V::kLanes <= k; i += V::kLanes) {
+      const I q = convert(V::load(in + i));
+      sum = sum + q;
+      q.store_u8_sat(out + i);
+    }
+    int32_t tail = 0;
+    if (i < k) {
+      convert(V::load_partial(in + i, k - i)).store_u8_sat_partial(out + i, k - i);
+      for (; i < k; ++i) tail += out[i];
+    }
+    if (sums != nullptr) sums[r] = sum.reduce_add() + tail;
+  }
+}
+
+template <class Arch>
+inline constexpr QuantizeRowsKernel kQuantizeRows = {min_max_rows<Arch>, quantize_rows<Arch>};
+
+}  // namespace sprun::kernels::gemm

@@ -1,0 +1,122 @@
+// Dot4<Arch>: int32 lanes += sums of four u8 x s8 products, exact on every ISA.
+//
+//   acc[i] += sum_{j < 4} a[j] * b[4 i + j]        a: 4 bytes u8 (one row's quad), b: s8
+// VNNI does it in one instruction. Elsewhere bytes are split into even and odd 16-bit lanes and
+// multiplied by pmaddwd, which cannot overflow: 2 * 255 * 128 < 2^31. (vpmaddubsw would be faster
+// and is not used, because its 16-bit sum saturates.)
+#pragma once
+
+#include "kernels/simd/vec.h"
+
+namespace sprun::kernels::simd {
+
+template <class Arch>
+struct Dot4;
+
+SPRUN_INLINE int32_t load_quad(const uint8_t* p) {
+  int32_t quad;
+  __builtin_memcpy(&quad, p, 4);
+  return quad;
+}
+
+template <>
+struct Dot4<Sse2> {
+  using Acc = I32<Sse2>;
+  struct A {
+    __m128i even, odd;
+  };
+  using B = A;
+  SPRUN_INLINE static A broadcast(int32_t quad) {
+    const __m128i q = _mm_set1_epi32(quad);
+    return {_mm_and_si128(q, _mm_set1_epi16(0xff)), _mm_srli_epi16(q, 8)};
+  }
+  SPRUN_INLINE static B load(const int8_t* p) {
+    const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm_srai_epi16(_mm_slli_epi16(q, 8), 8), _mm_srai_epi16(q, 8)};
+  }
+  SPRUN_INLINE static Acc add(Acc acc, A a, B b) {
+    const __m128i even = _mm_madd_epi16(a.even, b.even);
+    const __m128i odd = _mm_madd_epi16(a.odd, b.odd);
+    return {_mm_add_epi32(acc.v, _mm_add_epi32(even, odd))};
+  }
+};
+
+#if defined(__AVX2__)
+template <>
+struct Dot4<Avx2> {
+  using Acc = I32<Avx2>;
+  struct A {
+    __m256i even, odd;
+  };
+  using B = A;
+  SPRUN_INLINE static A broadcast(int32_t quad) {
+    const __m256i q = _mm256_set1_epi32(quad);
+    return {_mm256_and_si256(q, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(q, 8)};
+  }
+  SPRUN_INLINE static B load(const int8_t* p) {
+    const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return {_mm256_srai_epi16(_mm256_slli_epi16(q, 8), 8), _mm256_srai_epi16(q, 8)};
+  }
+  SPRUN_INLINE static Acc add(Acc acc, A a, B b) {
+    const __m256i even = _mm256_madd_epi16(a.even, b.even);
+    const __m256i odd = _mm256_madd_epi16(a.odd, b.odd);
+    return {_mm256_add_epi32(acc.v, _mm256_add_epi32(even, odd))};
+  }
+};
+#endif
+
+#if defined(__AVXVNNI__)
+template <>
+struct Dot4<AvxVnni> {
+  using Acc = I32<Avx2>;
+  using A = __m256i;
+  using B = __m256i;
+  SPRUN_INLINE static A broadcast(int32_t quad) { return _mm256_set1_epi32(quad); }
+  SPRUN_INLINE static B load(const int8_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  SPRUN_INLINE static Acc add(Acc acc, A a, B b) {
+    return {_mm256_dpbusd_avx_epi32(acc.v, a, b)};
+  }
+};
+#endif
+
+#if defined(__AVX512BW__)
+template <>
+struct Dot4<Avx512> {
+  using Acc = I32<Avx512>;
+  struct A {
+    __m512i even, odd;
+  };
+  using B = A;
+  SPRUN_INLINE static A broadcast(int32_t quad) {
+    const __m512i q = _mm512_set1_epi32(quad);
+    return {_mm512_and_si512(q, _mm512_set1_epi16(0xff)), _mm512_srli_epi16(q, 8)};
+  }
+  SPRUN_INLINE static B load(const int8_t* p) {
+    const __m512i q = _mm512_loadu_si512(p);
+    return {_mm512_srai_epi16(_mm512_slli_epi16(q, 8), 8), _mm512_srai_epi16(q, 8)};
+  }
+  SPRUN_INLINE static Acc add(Acc acc, A a, B b) {
+    const __m512i even = _mm512_madd_epi16(a.even, b.even);
+    const __m512i odd = _mm512_madd_epi16(a.odd, b.odd);
+    return {_mm512_add_epi32(acc.v, _mm512_add_epi32(even, odd))};
+  }
+};
+#endif
+
+#if defined(__AVX512VNNI__)
+template <>
+struct Dot4<Avx512Vnni> {
+  using Acc = I32<Avx512>;
+  using A = __m512i;
+  using B = __m512i;
+  SPRUN_INLINE static A broadcast(int32_t quad) { return _mm512_set1_epi32(quad); }
+  SPRUN_INLINE static B load(const int8_t* p) { return _mm512_loadu_si512(p); }
+  SPRUN_INLINE static Acc add(Acc acc, A a, B b) {
+    return {_mm512_dpbusd_epi32(acc.v, a, b)};
+  }
+};
+#endif
+
+}  // namespace sprun::kernels::simd
