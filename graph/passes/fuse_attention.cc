@@ -19,6 +19,7 @@ struct Operand {
   std::string layout;    // "bhsd", "bshd" or "bhds"
   int64_t heads = 0;
   double factor = 1;     // scalar factors passed on the way
+  int64_t offset = 0;    // first column inside a packed row
 };
 
 const Shape* shape_of(const Graph& graph, ValueId v) {
@@ -66,6 +67,28 @@ ValueId skip_repeated_heads(const Graph& graph, ValueId v) {
   return fits ? unsqueeze->inputs[0] : kNoValue;
 }
 
+// Heads [B,S,H,D] that are columns of a packed [B,S,W], cut out by Split: read from there, without the copy.
+void read_packed(const Graph& graph, Operand& operand) {
+  const Node* reshape = producer_is(graph, operand.value, "Reshape");
+  const Shape* heads = shape_of(graph, operand.value);
+  const Shape* part = reshape ? shape_of(graph, reshape->inputs[0]) : nullptr;
+  if (!heads || !part || part->rank() != 3 || *part != Shape{(*heads)[0], (*heads)[1], (*heads)[2] * (*heads)[3]}) return;
+  const Node* split = producer_is(graph, reshape->inputs[0], "Split");
+  const int64_t axis = split ? split->attrs.get_int("axis", 0) : 0;
+  if (split == nullptr || (axis != -1 && axis != 2)) return;
+  int64_t offset = 0;
+  for (ValueId output : split->outputs) {
+    if (output == reshape->inputs[0]) {
+      operand.value = split->inputs[0];
+      operand.offset = offset;
+      return;
+    }
+    const Shape* size = shape_of(graph, output);
+    if (size == nullptr) return;
+    offset += (*size)[2];
+  }
+}
+
 // Reads an operand given as [B,H,S,D].
 Operand read_heads(const Graph& graph, ValueId v) {
   Operand operand;
@@ -80,6 +103,7 @@ Operand read_heads(const Graph& graph, ValueId v) {
   if (transpose && has_perm(*transpose, {0, 2, 1, 3})) {
     operand.layout = "bshd";
     operand.value = skip_scalars(graph, transpose->inputs[0], operand.factor);
+    read_packed(graph, operand);
   }
   return operand;
 }
@@ -94,12 +118,13 @@ Operand read_transposed_heads(const Graph& graph, ValueId v) {
     operand.factor *= factor;
     return operand;
   }
-  Operand operand{v, "bhds", 0, factor};
+  Operand operand{v, "bhds", 0, factor, 0};
   const Shape* shape = shape_of(graph, v);
   operand.heads = shape && shape->rank() == 4 ? (*shape)[1] : 0;
   if (transpose && has_perm(*transpose, {0, 2, 3, 1})) {
     operand.layout = "bshd";
     operand.value = skip_scalars(graph, transpose->inputs[0], operand.factor);
+    read_packed(graph, operand);
   }
   return operand;
 }
@@ -107,6 +132,7 @@ Operand read_transposed_heads(const Graph& graph, ValueId v) {
 struct Match {
   Operand q, k, v;
   double scale = 1;
+  int64_t head_dim = 0;
   std::vector<ValueId> masks;  // additive
 };
 
@@ -174,6 +200,9 @@ std::optional<Match> match_scores(Graph& graph, ValueId v, PassContext& ctx) {
       v = inner;
     }
     if (const Node* product = producer_is(graph, v, "MatMul")) {
+      const Shape* q = shape_of(graph, product->inputs[0]);
+      if (q == nullptr || q->rank() != 4) return std::nullopt;
+      match.head_dim = (*q)[3];
       match.q = read_heads(graph, product->inputs[0]);
       match.k = read_transposed_heads(graph, product->inputs[1]);
       match.scale *= match.q.factor * match.k.factor;
@@ -259,12 +288,12 @@ bool fuse_at(Graph& graph, NodeId n, PassContext& ctx) {
     return false;
   }
   const Operand v = read_heads(graph, v_value);
-  const Shape *o = shape_of(graph, out), *q4 = shape_of(graph, match->q.value);
-  if (!o || !q4 || v.factor != 1 || v.heads != match->k.heads || v.heads == 0 || match->q.heads % v.heads != 0) {
+  const Shape* o = shape_of(graph, out);
+  if (!o || v.factor != 1 || v.heads != match->k.heads || v.heads == 0 || match->q.heads % v.heads != 0) {
     ctx.note("fuse_attention: '" + name + "' has different numbers of key and value heads, or scaled values");
     return false;
   }
-  const int64_t head_dim = (*q4)[3], v_head_dim = (*o)[3];
+  const int64_t head_dim = match->head_dim, v_head_dim = (*o)[3];
   std::vector<ValueId> inputs = {match->q.value, match->k.value, v.value};
   if (!match->masks.empty()) inputs.push_back(sum_masks(graph, match->masks, name));
   const Result4 result = choose_output(graph, out);
@@ -278,6 +307,9 @@ bool fuse_at(Graph& graph, NodeId n, PassContext& ctx) {
   attrs.set("q_layout", match->q.layout);
   attrs.set("k_layout", match->k.layout);
   attrs.set("v_layout", v.layout);
+  attrs.set("q_offset", match->q.offset);
+  attrs.set("k_offset", match->k.offset);
+  attrs.set("v_offset", v.offset);
   attrs.set("out_layout", std::string(result.layout));
   return true;
 }
