@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "graph/ops/float_product.h"
 #include "graph/ops/matmul_util.h"
 #include "graph/ops/op.h"
 #include "graph/ops/op_util.h"
@@ -236,14 +237,14 @@ bool as_gemm(const Problem& problem, BatchedGemm& g) {
 
 // --- the loop over all letters
 
+constexpr size_t kMaxInputs = 16, kMaxLabels = 32;
+
 template <class T>
 struct LoopContext {
   const Problem& problem;
-  std::array<const T*, 16> inputs{};
+  std::array<const T*, kMaxInputs> inputs{};
   size_t num_inputs = 0;
 };
-
-constexpr size_t kMaxInputs = 16, kMaxLabels = 32;
 
 // Sum over the letters that are not in the output, at the offsets of one output element.
 template <class T>
@@ -316,26 +317,56 @@ Status infer_einsum(InferContext& ctx) {
   return {};
 }
 
-Status run_einsum(RunContext& ctx) {
-  auto problem = problem_of(ctx);
-  if (!problem.ok()) return ctx.error(problem.status().message());
+struct EinsumState : OpState {
+  Problem problem;
+  bool is_gemm = false;
+  BatchedGemm gemm;
+  std::unique_ptr<const FloatProduct> product;  // float32 products that the kernels take
+};
+
+Status prepare_einsum(PrepareContext& ctx) {
+  std::vector<Shape> shapes;
+  for (const ConstTensorView& input : ctx.inputs_) shapes.push_back(input.shape);
+  auto state = std::make_unique<EinsumState>();
+  SPRUN_ASSIGN(state->problem, make_problem(ctx.attrs().get_string("equation", ""), shapes));
+  state->is_gemm = shapes.size() == 2 && as_gemm(state->problem, state->gemm);
+  if (state->is_gemm && ctx.input(0).dtype == DType::kF32) {
+    SPRUN_ASSIGN(state->product, FloatProduct::prepare(ctx, state->gemm, 0, 1));
+  }
+  ctx.state = std::move(state);
+  return {};
+}
+
+Status run_with(RunContext& ctx, const Problem& problem, const BatchedGemm* gemm) {
   return dispatch_numeric(ctx, ctx.output(0).dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     T* y = ctx.output(0).as<T>();
-    BatchedGemm g;
-    if (ctx.num_inputs() == 2 && as_gemm(*problem, g)) {
-      gemm_ref(ctx.pool(), g, ctx.input(0).as<T>(), ctx.input(1).as<T>(), y);
+    if (gemm != nullptr) {
+      gemm_ref(ctx.pool(), *gemm, ctx.input(0).as<T>(), ctx.input(1).as<T>(), y);
       return Status();
     }
-    LoopContext<T> loop = {.problem = *problem, .inputs = {}, .num_inputs = static_cast<size_t>(ctx.num_inputs())};
+    LoopContext<T> loop = {.problem = problem, .inputs = {}, .num_inputs = static_cast<size_t>(ctx.num_inputs())};
     for (int i = 0; i < ctx.num_inputs(); ++i) loop.inputs[static_cast<size_t>(i)] = ctx.input(i).as<T>();
     run_loop(ctx, loop, y);
     return Status();
   });
 }
 
+Status run_einsum(RunContext& ctx) {
+  if (const auto* state = static_cast<const EinsumState*>(ctx.state())) {
+    if (!state->product) return run_with(ctx, state->problem, state->is_gemm ? &state->gemm : nullptr);
+    state->product->run(ctx.pool(), ctx.input(0).as<float>(), ctx.input(1).as<float>(), ctx.output(0).as<float>(), {},
+                        ctx.scratch());
+    return {};
+  }
+  auto problem = problem_of(ctx);
+  if (!problem.ok()) return ctx.error(problem.status().message());
+  return run_with(ctx, *problem, nullptr);
+}
+
 constexpr OpDef kOps[] = {
-    {.name = "Einsum", .since = 12, .inputs = {1, kVariadic}, .infer = infer_einsum, .run = run_einsum},
+    {.name = "Einsum", .since = 12, .inputs = {1, kVariadic}, .infer = infer_einsum, .run = run_einsum,
+     .prepare = prepare_einsum},
 };
 
 }  // namespace

@@ -1,10 +1,11 @@
 // Gemm (ai.onnx, every version) and FusedGemm (com.microsoft): Y = act(alpha * op(A) op(B) + beta * C).
 //
 // C broadcasts to [M, N] in one direction; the `broadcast` attribute of version 6 asks for what later versions always
-// do, so it is not read.
+// do, so it is not read. float32 runs on float_product.h, with C as bias or residual of the product where it can be.
 #include <cmath>
 #include <string>
 
+#include "graph/ops/float_product.h"
 #include "graph/ops/matmul_util.h"
 #include "graph/ops/op.h"
 #include "graph/ops/op_util.h"
@@ -82,24 +83,88 @@ void add_and_activate(RunContext& ctx, const T* c, const BatchStrides& strides, 
   }
 }
 
+// How the float32 product takes C.
+enum class CRole : uint8_t { kNone, kBias, kResidual, kAfter };
+
+struct GemmState : OpState {
+  std::unique_ptr<const FloatProduct> product;
+  kernels::Epilogue epilogue;
+  CRole c_role = CRole::kNone;
+  bool activate_after = false;  // the activation is none of the kernel's
+};
+
+std::optional<kernels::Activation> kernel_activation(std::string_view name) {
+  if (name.empty()) return kernels::Activation::kNone;
+  if (name == "Relu") return kernels::Activation::kRelu;
+  if (name == "Tanh") return kernels::Activation::kTanh;
+  if (name == "Sigmoid") return kernels::Activation::kSigmoid;
+  return std::nullopt;
+}
+
+Status prepare_gemm(PrepareContext& ctx) {
+  if (ctx.input(0).dtype != DType::kF32) {
+    ctx.rejected.push_back({"gemm_f32", "element type is " + std::string(dtype_name(ctx.input(0).dtype))});
+    return {};
+  }
+  SPRUN_ASSIGN(const MatMulShapes plan, plan_matmul(ctx.input(0).shape, ctx.input(1).shape, flags_of(ctx.attrs())));
+  auto state = std::make_unique<GemmState>();
+  SPRUN_ASSIGN(state->product, FloatProduct::prepare(ctx, plan.gemm, 0, 1));
+  if (!state->product) return {};
+  const auto activation = kernel_activation(ctx.attrs().get_string("activation", ""));
+  state->epilogue.alpha = ctx.attrs().get_float("alpha", 1.0f);
+  if (ctx.has_input(2)) {
+    const Shape& c = ctx.input(2).shape;
+    const bool plain = ctx.attrs().get_float("beta", 1.0f) == 1.0f;
+    const bool row = c.rank() >= 1 && c.back() == plan.gemm.n && c.num_elements() == plan.gemm.n;
+    state->c_role = plain && row                                                                      ? CRole::kBias
+                    : plain && c == plan.out && activation == kernels::Activation::kNone ? CRole::kResidual
+                                                                                                      : CRole::kAfter;
+  }
+  state->activate_after = !activation || state->c_role == CRole::kAfter;
+  if (!state->activate_after) state->epilogue.activation = *activation;
+  ctx.state = std::move(state);
+  return {};
+}
+
+template <class T>
+void finish(RunContext& ctx, bool add_c) {
+  const auto strides = add_c ? broadcast_strides(ctx.input(2).shape, ctx.output(0).shape) : BatchStrides{};
+  add_and_activate(ctx, add_c ? ctx.input(2).as<T>() : nullptr, strides, ctx.output(0).as<T>());
+}
+
+void run_prepared(RunContext& ctx, const GemmState& state) {
+  kernels::Epilogue epilogue = state.epilogue;
+  if (state.c_role == CRole::kBias) epilogue.bias = ctx.input(2).as<float>();
+  if (state.c_role == CRole::kResidual) {
+    epilogue.residual = ctx.input(2).as<float>();
+    epilogue.ld_residual = ctx.output(0).shape.back();
+  }
+  state.product->run(ctx.pool(), ctx.input(0).as<float>(), ctx.input(1).as<float>(), ctx.output(0).as<float>(),
+                     epilogue, ctx.scratch());
+  if (state.c_role == CRole::kAfter || state.activate_after) finish<float>(ctx, state.c_role == CRole::kAfter);
+}
+
 Status run_gemm(RunContext& ctx) {
+  if (const auto* state = static_cast<const GemmState*>(ctx.state())) {
+    run_prepared(ctx, *state);
+    return {};
+  }
   auto plan = plan_matmul(ctx.input(0).shape, ctx.input(1).shape, flags_of(ctx.attrs()));
   if (!plan.ok()) return ctx.error(plan.status().message());
   const float alpha = ctx.attrs().get_float("alpha", 1.0f);
   return dispatch_numeric(ctx, ctx.output(0).dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    T* y = ctx.output(0).as<T>();
-    gemm_ref(ctx.pool(), plan->gemm, ctx.input(0).as<T>(), ctx.input(1).as<T>(), y, alpha);
-    const bool has_c = ctx.has_input(2);
-    const auto strides = has_c ? broadcast_strides(ctx.input(2).shape, plan->out) : BatchStrides{};
-    add_and_activate(ctx, has_c ? ctx.input(2).as<T>() : nullptr, strides, y);
+    gemm_ref(ctx.pool(), plan->gemm, ctx.input(0).as<T>(), ctx.input(1).as<T>(), ctx.output(0).as<T>(), alpha);
+    finish<T>(ctx, ctx.has_input(2));
     return Status();
   });
 }
 
 constexpr OpDef kOps[] = {
-    {.name = "Gemm", .inputs = {2, 3}, .infer = infer_gemm, .run = run_gemm},
-    {.domain = "com.microsoft", .name = "FusedGemm", .inputs = {2, 3}, .infer = infer_gemm, .run = run_gemm},
+    {.name = "Gemm", .inputs = {2, 3}, .infer = infer_gemm, .run = run_gemm,
+     .prepare = prepare_gemm},
+    {.domain = "com.microsoft", .name = "FusedGemm", .inputs = {2, 3}, .infer = infer_gemm, .run = run_gemm,
+     .prepare = prepare_gemm},
 };
 
 }  // namespace

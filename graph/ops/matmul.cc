@@ -1,6 +1,8 @@
-// MatMul (ai.onnx) and FusedMatMul / TransposeMatMul (com.microsoft).
+// MatMul (ai.onnx) and FusedMatMul / TransposeMatMul (com.microsoft). float32 runs on float_product.h, every other type
+// on the plain loop.
 #include <string>
 
+#include "graph/ops/float_product.h"
 #include "graph/ops/matmul_util.h"
 #include "graph/ops/op.h"
 #include "graph/ops/op_util.h"
@@ -23,7 +25,22 @@ Status infer_matmul(InferContext& ctx) {
   return {};
 }
 
+Status prepare_matmul(PrepareContext& ctx) {
+  if (ctx.input(0).dtype != DType::kF32) {
+    ctx.rejected.push_back({"gemm_f32", "element type is " + std::string(dtype_name(ctx.input(0).dtype))});
+    return {};
+  }
+  SPRUN_ASSIGN(const MatMulShapes plan, plan_matmul(ctx.input(0).shape, ctx.input(1).shape, flags_of(ctx.attrs())));
+  SPRUN_ASSIGN(ctx.state, FloatProduct::prepare(ctx, plan.gemm, 0, 1));
+  return {};
+}
+
 Status run_matmul(RunContext& ctx) {
+  if (const auto* product = static_cast<const FloatProduct*>(ctx.state())) {
+    product->run(ctx.pool(), ctx.input(0).as<float>(), ctx.input(1).as<float>(), ctx.output(0).as<float>(),
+                 {.alpha = ctx.attrs().get_float("alpha", 1.0f)}, ctx.scratch());
+    return {};
+  }
   auto plan = plan_matmul(ctx.input(0).shape, ctx.input(1).shape, flags_of(ctx.attrs()));
   if (!plan.ok()) return ctx.error(plan.status().message());
   const float alpha = ctx.attrs().get_float("alpha", 1.0f);
@@ -35,9 +52,12 @@ Status run_matmul(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.name = "MatMul", .inputs = {2, 2}, .infer = infer_matmul, .run = run_matmul},
-    {.domain = "com.microsoft", .name = "FusedMatMul", .inputs = {2, 2}, .infer = infer_matmul, .run = run_matmul},
-    {.domain = "com.microsoft", .name = "TransposeMatMul", .inputs = {2, 2}, .infer = infer_matmul, .run = run_matmul},
+    {.name = "MatMul", .inputs = {2, 2}, .infer = infer_matmul, .run = run_matmul,
+     .prepare = prepare_matmul},
+    {.domain = "com.microsoft", .name = "FusedMatMul", .inputs = {2, 2}, .infer = infer_matmul, .run = run_matmul,
+     .prepare = prepare_matmul},
+    {.domain = "com.microsoft", .name = "TransposeMatMul", .inputs = {2, 2}, .infer = infer_matmul, .run = run_matmul,
+     .prepare = prepare_matmul},
 };
 
 }  // namespace

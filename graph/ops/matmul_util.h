@@ -83,15 +83,15 @@ T scale_sum(SumType<T> sum, float alpha) {
   }
 }
 
-// Rows [begin, end) of all batch entries, counted as entry * m + i. The reference: any strides, any type.
-template <class T>
-void gemm_ref_rows(const BatchedGemm& g, const T* a, const T* b, T* c, float alpha, int64_t begin, int64_t end) {
+// For rows [begin, end) of all batch entries, counted as entry * m + i, calls finish(offset, count, sums): `count`
+// neighbouring outputs from element `offset` of C, c_col apart. The reference: any strides, any type.
+template <class T, class Finish>
+void gemm_ref_rows(const BatchedGemm& g, const T* a, const T* b, int64_t begin, int64_t end, const Finish& finish) {
   constexpr int64_t kColumns = 32;  // sums kept at a time, so that B is read along its rows
   using Sum = SumType<T>;
   for (int64_t r = begin; r < end; ++r) {
     const BatchOffsets at = batch_offsets(g, r / g.m);
     const T* a_row = a + at.a + r % g.m * g.a_row;
-    T* c_row = c + at.c + r % g.m * g.c_row;
     for (int64_t j0 = 0; j0 < g.n; j0 += kColumns) {
       const int64_t columns = std::min(kColumns, g.n - j0);
       Sum sums[kColumns] = {};
@@ -100,18 +100,27 @@ void gemm_ref_rows(const BatchedGemm& g, const T* a, const T* b, T* c, float alp
         const T* b_row = b + at.b + k * g.b_row + j0 * g.b_col;
         for (int64_t j = 0; j < columns; ++j) sums[j] += left * static_cast<Sum>(load(b_row[j * g.b_col]));
       }
-      for (int64_t j = 0; j < columns; ++j) c_row[(j0 + j) * g.c_col] = scale_sum<T>(sums[j], alpha);
+      finish(at.c + r % g.m * g.c_row + j0 * g.c_col, columns, sums);
     }
   }
 }
 
 // The whole product, in parallel over rows.
+template <class T, class Finish>
+void gemm_ref(ThreadPool& pool, const BatchedGemm& g, const T* a, const T* b, const Finish& finish) {
+  if (g.n == 0 || g.m == 0) return;
+  const double work = static_cast<double>(g.n) * static_cast<double>(std::max<int64_t>(g.k, 1));
+  const auto grain = static_cast<int64_t>(16384.0 / work) + 1;
+  pool.parallel_for(g.num_batches() * g.m, grain,
+                    [&](int64_t begin, int64_t end, int) { gemm_ref_rows(g, a, b, begin, end, finish); });
+}
+
+// C = alpha * A B.
 template <class T>
 void gemm_ref(ThreadPool& pool, const BatchedGemm& g, const T* a, const T* b, T* c, float alpha = 1.0f) {
-  if (g.n == 0 || g.m == 0) return;
-  const int64_t work = std::max<int64_t>(1, g.n * std::max<int64_t>(g.k, 1));
-  pool.parallel_for(g.num_batches() * g.m, std::max<int64_t>(1, 16384 / work),
-                    [&](int64_t begin, int64_t end, int) { gemm_ref_rows(g, a, b, c, alpha, begin, end); });
+  gemm_ref(pool, g, a, b, [&g, c, alpha](int64_t offset, int64_t count, const SumType<T>* sums) {
+    for (int64_t j = 0; j < count; ++j) c[offset + j * g.c_col] = scale_sum<T>(sums[j], alpha);
+  });
 }
 
 }  // namespace sprun::graph

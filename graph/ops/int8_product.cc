@@ -1,0 +1,215 @@
+#include "graph/ops/int8_product.h"
+
+#include "graph/ops/quant_util.h"
+
+namespace sprun::graph {
+
+using kernels::align_scratch;
+
+struct Int8Product::Scratch {
+  char* kernel = nullptr;
+  char* range = nullptr;
+  uint8_t* x = nullptr;         // [M, ldq_]
+  float* x_scale = nullptr;     // [M] or [1]
+  int32_t* x_zero = nullptr;    // [M] or [1]
+  int32_t* x_sums = nullptr;    // [M]
+  float* y = nullptr;           // [M, n_total_], for 8-bit results
+  int64_t total = 0;
+};
+
+namespace {
+
+// Hands out aligned parts of one block; works on a null block too, to find its size.
+class Carver {
+ public:
+  explicit Carver(void* base) : base_(static_cast<char*>(base)) {}
+  template <class T>
+  T* take(int64_t count) {
+    char* at = base_ == nullptr ? nullptr : base_ + used_;
+    used_ += align_scratch(count * static_cast<int64_t>(sizeof(T)));
+    return reinterpret_cast<T*>(at);
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  char* base_;
+  int64_t used_ = 0;
+};
+
+// Rows that are a multiple of a page apart would all fall into one cache set.
+int64_t row_stride(int64_t k) {
+  const int64_t rounded = (k + 63) / 64 * 64;
+  return rounded % 2048 == 0 ? rounded + 64 : rounded;
+}
+
+bool is_byte(DType dtype) { return dtype == DType::kU8 || dtype == DType::kS8; }
+
+}  // namespace
+
+Result<PackedBlob> int8_zero_points(const ConstTensorView& zero_point, DType weight_dtype) {
+  const int64_t count = zero_point.num_elements();
+  const int32_t shift = weight_dtype == DType::kU8 ? 128 : 0;
+  const ZeroPointReader values(zero_point);
+  bool any = false;
+  for (int64_t i = 0; i < count; ++i) any = any || values[i] != shift;
+  if (!any) return PackedBlob();
+  SPRUN_ASSIGN(PackedBlob blob, allocate_blob(count * 4));
+  for (int64_t i = 0; i < count; ++i) static_cast<int32_t*>(blob.data.get())[i] = values[i] - shift;
+  return blob;
+}
+
+Int8Product Int8Product::choose(PrepareContext& ctx, const Int8Problem& problem) {
+  Int8Product product;
+  product.problem_ = problem;
+  product.workers_ = ctx.max_threads();
+  const kernels::IsaSet isas = kernels::available_isas();
+  std::vector<kernels::Rejection> why_not;
+  product.kernel_ = &kernels::select(kernels::gemm_u8s8_kernels(), isas, &why_not);
+  product.quantise_ = kernels::select(kernels::quantize_rows_kernels(), isas).kernel;
+  append_rejections(ctx.rejected, why_not);
+  product.ldq_ = row_stride(problem.k);
+  return product;
+}
+
+void Int8Product::add_weight(Int8Weight weight) {
+  panels_.add(kernels::num_panels(weight.n, kernel_->kernel->nr));
+  n_total_ += weight.n;
+  needs_sums_ = needs_sums_ || weight.zero() != nullptr;
+  weights_.push_back(std::move(weight));
+}
+
+Int8Product::Scratch Int8Product::layout(void* scratch) const {
+  Carver carve(scratch);
+  Scratch s;
+  const int64_t m = problem_.m;
+  s.kernel = carve.take<char>(kernels::gemm_scratch_bytes(*kernel_->kernel, workers_));
+  s.range = carve.take<char>(kernels::quantize_per_tensor_scratch_bytes(workers_));
+  s.x_scale = carve.take<float>(m);
+  s.x_zero = carve.take<int32_t>(m);
+  s.x_sums = carve.take<int32_t>(m);
+  s.x = carve.take<uint8_t>(problem_.x_quant == XQuant::kU8 ? 0 : m * ldq_);
+  s.y = carve.take<float>(is_byte(problem_.y_dtype) ? m * n_total_ : 0);
+  s.total = carve.used();
+  return s;
+}
+
+void Int8Product::finish(PrepareContext& ctx) {
+  const int64_t nr = kernel_->kernel->nr;
+  grid_ = kernels::make_grid(problem_.m, panels_.total() * nr, problem_.k, nr, 1, workers_);
+  ctx.kernel = std::string(kernel_->name);
+  ctx.regime = gemm_regime(problem_.m);
+  ctx.flops = 2.0 * static_cast<double>(problem_.m) * static_cast<double>(n_total_) * static_cast<double>(problem_.k);
+  ctx.scratch_bytes = layout(nullptr).total;
+}
+
+void Int8Product::row_sums(ThreadPool& pool, const uint8_t* x, const Scratch& memory) const {
+  const int64_t ld = problem_.x_quant == XQuant::kU8 ? problem_.k : ldq_;
+  pool.parallel_for(problem_.m, kernels::quantize_grain(problem_.k), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      int32_t sum = 0;
+      for (int64_t i = 0; i < problem_.k; ++i) sum += x[r * ld + i];
+      memory.x_sums[r] = sum;
+    }
+  });
+}
+
+// X as u8, with its scales, zero points and row sums in scratch.
+const uint8_t* Int8Product::quantise(ThreadPool& pool, const Int8Run& run, const Scratch& memory) const {
+  const auto parallel_for = [&pool](int64_t n, int64_t grain, const auto& fn) { pool.parallel_for(n, grain, fn); };
+  const int64_t m = problem_.m, k = problem_.k;
+  const kernels::QuantizeRowsArgs args = {.x = static_cast<const float*>(run.x), .ldx = k, .rows = m, .k = k,
+                                          .y = memory.x, .ldy = ldq_, .scale = memory.x_scale,
+                                          .zero_point = memory.x_zero, .sums = needs_sums_ ? memory.x_sums : nullptr};
+  *memory.x_scale = run.x_scale;
+  *memory.x_zero = run.x_zero_point + (problem_.x_quant == XQuant::kS8 ? 128 : 0);
+  const uint8_t* x = memory.x;
+  switch (problem_.x_quant) {
+    case XQuant::kPerTensor:
+      kernels::quantize_per_tensor(*quantise_, args, workers_, memory.range, parallel_for);
+      return x;
+    case XQuant::kPerRow:
+      kernels::quantize_per_row(*quantise_, args, workers_, parallel_for);
+      return x;
+    case XQuant::kStatic:
+      pool.parallel_for(m, kernels::quantize_grain(k), [&](int64_t begin, int64_t end, int) {
+        quantise_->quantize(args.x + begin * k, k, end - begin, k, run.x_scale, run.x_zero_point,
+                            args.y + begin * ldq_, ldq_, args.sums == nullptr ? nullptr : args.sums + begin);
+      });
+      return x;
+    case XQuant::kU8:
+      x = static_cast<const uint8_t*>(run.x);
+      break;
+    case XQuant::kS8:
+      pool.parallel_for(m, kernels::quantize_grain(k), [&](int64_t begin, int64_t end, int) {
+        const int8_t* codes = static_cast<const int8_t*>(run.x);
+        for (int64_t r = begin; r < end; ++r) kernels::s8_to_u8(codes + r * k, k, memory.x + r * ldq_);
+      });
+      break;
+  }
+  if (needs_sums_) row_sums(pool, x, memory);
+  return x;
+}
+
+kernels::GemmU8S8Args Int8Product::args_for(const Int8Run& run, const Scratch& memory, const uint8_t* x,
+                                            int segment) const {
+  const Int8Weight& weight = weights_[static_cast<size_t>(segment)];
+  const Int8Segment& part = run.segments[static_cast<size_t>(segment)];
+  const int64_t x_stride = problem_.x_quant == XQuant::kPerRow ? 1 : 0;
+  kernels::GemmU8S8Args args = {
+      .m = problem_.m, .n = weight.n, .k = problem_.k, .x = x,
+      .ldx = problem_.x_quant == XQuant::kU8 ? problem_.k : ldq_, .w = weight.packed.weights,
+      .w_sum = weight.packed.sums, .x_zero_point = memory.x_zero, .x_zero_point_stride = x_stride,
+      .w_zero_point = weight.zero(), .w_zero_point_stride = weight.zero_stride, .x_sum = memory.x_sums,
+      .x_scale = memory.x_scale, .x_scale_stride = x_stride, .w_scale = part.w_scale,
+      .w_scale_stride = part.w_scale_stride, .ldy = part.ldy};
+  if (problem_.y_dtype == DType::kS32) {
+    args.y_s32 = static_cast<int32_t*>(part.y);
+    return args;
+  }
+  args.y = static_cast<float*>(part.y);
+  args.epilogue = {.bias = part.bias, .residual = part.residual, .ld_residual = part.ld_residual,
+                   .activation = run.activation};
+  if (is_byte(problem_.y_dtype)) {
+    int64_t column = 0;
+    for (int i = 0; i < segment; ++i) column += weights_[static_cast<size_t>(i)].n;
+    args.y = memory.y + column;
+    args.ldy = n_total_;
+  }
+  return args;
+}
+
+// The floats of one finished tile as codes, while they are in cache.
+void Int8Product::requantise(const Int8Run& run, const Scratch& memory, int segment,
+                             const kernels::TileRange& tile) const {
+  const Int8Segment& part = run.segments[static_cast<size_t>(segment)];
+  const int64_t nr = kernel_->kernel->nr, n = weights_[static_cast<size_t>(segment)].n;
+  int64_t column = tile.panel_begin * nr;
+  const int64_t count = std::min(tile.panel_end * nr, n) - column, rows = tile.m_end - tile.m_begin;
+  uint8_t* y = static_cast<uint8_t*>(part.y) + tile.m_begin * part.ldy + column;
+  for (int i = 0; i < segment; ++i) column += weights_[static_cast<size_t>(i)].n;
+  const bool is_signed = problem_.y_dtype == DType::kS8;
+  quantise_->quantize(memory.y + tile.m_begin * n_total_ + column, n_total_, rows, count, run.y_scale,
+                      run.y_zero_point + (is_signed ? 128 : 0), y, part.ldy, nullptr);
+  if (!is_signed) return;
+  for (int64_t r = 0; r < rows; ++r) {  // u8 codes with zero point + 128 to s8
+    for (int64_t j = 0; j < count; ++j) y[r * part.ldy + j] ^= 0x80;
+  }
+}
+
+void Int8Product::run(ThreadPool& pool, const Int8Run& run, void* scratch) const {
+  if (pool.num_threads() > workers_) {  // scratch is for fewer
+    ThreadPool serial(1);
+    return this->run(serial, run, scratch);
+  }
+  const Scratch memory = layout(scratch);
+  const uint8_t* x = quantise(pool, run, memory);
+  const bool codes = is_byte(problem_.y_dtype);
+  run_segments(
+      pool, *kernel_->kernel, grid_, panels_, memory.kernel,
+      [&](int segment) { return args_for(run, memory, x, segment); },
+      [&](int segment, const kernels::TileRange& tile) {
+        if (codes) requantise(run, memory, segment, tile);
+      });
+}
+
+}  // namespace sprun::graph

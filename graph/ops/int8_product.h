@@ -1,0 +1,101 @@
+// A product with constant 8-bit weights and a kernel chosen for it: X is quantised (or taken as it is), multiplied
+// in exact int32, and the sums become float, 8-bit codes, or stay int32.
+//
+//   A[m, n] = sum_k (Xq[m, k] - zx) * (W[n, k] - zw[n])
+//   y = act(sx * sw[n] * A + bias[n]) + residual             then, for 8-bit results, saturate(round(y / sy) + zy)
+//
+// sprun.LinearInt8, sprun.Linear with precision int8, and the integer products of ONNX and com.microsoft share it.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "graph/ops/linear_segments.h"
+#include "kernels/gemm/quantize_rows.h"
+
+namespace sprun::graph {
+
+// How X becomes u8.
+enum class XQuant : uint8_t {
+  kPerTensor,  // f32, ONNX DynamicQuantizeLinear over the whole tensor
+  kPerRow,     // f32, the same for each row
+  kStatic,     // f32, with the scale and zero point given when running
+  kU8,         // is u8
+  kS8,         // is s8
+};
+
+// Facts known when the kernel is chosen.
+struct Int8Problem {
+  int64_t m = 0, k = 0;
+  XQuant x_quant = XQuant::kPerTensor;
+  DType y_dtype = DType::kF32;  // kF32, kS32, kU8, kS8
+};
+
+struct Int8Weight {
+  PackedS8 packed;
+  int64_t n = 0;
+  PackedBlob zero_blob;          // int32 zero points, as the packed weights count them; empty: all 0
+  int64_t zero_stride = 0;
+  const int32_t* zero() const { return static_cast<const int32_t*>(zero_blob.data.get()); }
+};
+
+// Zero points of a u8 or s8 weight constant as int32, shifted like packed weights are. Empty blob when all are 0.
+Result<PackedBlob> int8_zero_points(const ConstTensorView& zero_point, DType weight_dtype);
+
+// What run() gets per weight.
+struct Int8Segment {
+  const float* w_scale = nullptr;
+  int64_t w_scale_stride = 0;
+  const float* bias = nullptr;
+  void* y = nullptr;              // of y_dtype
+  int64_t ldy = 0;
+  const float* residual = nullptr;  // [M, N] f32
+  int64_t ld_residual = 0;
+};
+
+struct Int8Run {
+  const void* x = nullptr;        // [M, K] dense
+  float x_scale = 1.0f;           // for kStatic, kU8, kS8
+  int32_t x_zero_point = 0;       // of the u8 or s8 codes; kStatic: as u8 codes
+  std::span<const Int8Segment> segments;
+  kernels::Activation activation = kernels::Activation::kNone;
+  float y_scale = 1.0f;
+  int32_t y_zero_point = 0;
+};
+
+class Int8Product {
+ public:
+  // Longest K whose sums cannot overflow.
+  static constexpr int64_t kMaxK = 65793;
+
+  // Chooses kernels; add_weight() comes next, then finish().
+  static Int8Product choose(PrepareContext& ctx, const Int8Problem& problem);
+  const kernels::KernelInfo<kernels::GemmU8S8Kernel>& kernel() const { return *kernel_; }
+  void add_weight(Int8Weight weight);
+  // Sets kernel, regime, flops and scratch_bytes of ctx.
+  void finish(PrepareContext& ctx);
+
+  void run(ThreadPool& pool, const Int8Run& run, void* scratch) const;
+  int64_t n_total() const { return n_total_; }
+  const Int8Weight& weight(size_t i) const { return weights_[i]; }
+
+ private:
+  struct Scratch;
+  Scratch layout(void* scratch) const;
+  const uint8_t* quantise(ThreadPool& pool, const Int8Run& run, const Scratch& memory) const;
+  void row_sums(ThreadPool& pool, const uint8_t* x, const Scratch& memory) const;
+  kernels::GemmU8S8Args args_for(const Int8Run& run, const Scratch& memory, const uint8_t* x, int segment) const;
+  void requantise(const Int8Run& run, const Scratch& memory, int segment, const kernels::TileRange& tile) const;
+
+  Int8Problem problem_;
+  std::vector<Int8Weight> weights_;
+  PanelMap panels_;
+  kernels::TileGrid grid_{};
+  int workers_ = 1;
+  int64_t n_total_ = 0, ldq_ = 0;
+  bool needs_sums_ = false;
+  const kernels::KernelInfo<kernels::GemmU8S8Kernel>* kernel_ = nullptr;
+  const kernels::QuantizeRowsKernel* quantise_ = nullptr;
+};
+
+}  // namespace sprun::graph

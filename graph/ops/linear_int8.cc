@@ -1,0 +1,361 @@
+// sprun.LinearInt8: one fused linear layer with 8-bit weights, made by graph passes from quantised graphs.
+//
+//   A_i = sum_k (Xq - x_zero) * (W_i - w_zero_i)            in int32
+//   Y_i = act(x_scale * w_scale_i * A_i + bias_i) + residual
+//   and, with y_scale, saturate(round_half_even(Y / y_scale) + y_zero) in the type of y_zero (u8 without one)
+//
+// Inputs, with n = num_weights:      0           X [.., K]: f32, u8 or s8
+//                                    1 .. n      W_i: u8 or s8, [K, N_i], or [N_i, K] when trans_w
+//                                    n+1 .. 2n   w_scale_i: f32, one or N_i elements
+//                                    2n+1 .. 3n  w_zero_i, optional: type of W_i, one or N_i elements
+//                                    3n+1 .. 4n  bias_i, optional: f32 [N_i]
+//                                    4n+1        residual, optional: f32, broadcasts to the output
+//                                    4n+2, 4n+3  x_scale (f32), x_zero (u8 or s8), one element each
+//                                    4n+4, 4n+5  y_scale (f32), y_zero (u8 or s8), one element each
+// Outputs: one [.., N_0 + N_1 + ..], or with split one [.., N_i] per weight (no residual then).
+// Attributes: num_weights (1), trans_w (0), split (0), activation as sprun.Linear, x_quant:
+//   "dynamic_tensor" (default)  X f32, quantised to u8 exactly as DynamicQuantizeLinear does
+//   "dynamic_row"               X f32, the same for each row
+//   "static"                    X u8 or s8 codes, or f32 quantised here, with x_scale and x_zero (u8 without one)
+#include <cmath>
+
+#include "graph/ops/int8_product.h"
+#include "graph/ops/integer_gemm.h"
+#include "graph/ops/linear_util.h"
+#include "graph/ops/op.h"
+#include "graph/ops/quant_util.h"
+
+namespace sprun::graph {
+namespace {
+
+struct Layout {
+  int n;
+  explicit Layout(const LinearAttrs& attrs) : n(attrs.num_weights) {}
+  int weight(int i) const { return 1 + i; }
+  int w_scale(int i) const { return 1 + n + i; }
+  int w_zero(int i) const { return 1 + 2 * n + i; }
+  int bias(int i) const { return 1 + 3 * n + i; }
+  int residual() const { return 1 + 4 * n; }
+  int x_scale() const { return 2 + 4 * n; }
+  int x_zero() const { return 3 + 4 * n; }
+  int y_scale() const { return 4 + 4 * n; }
+  int y_zero() const { return 5 + 4 * n; }
+};
+
+bool is_byte(DType dtype) { return dtype == DType::kU8 || dtype == DType::kS8; }
+
+enum class Mode : uint8_t { kDynamicTensor, kDynamicRow, kStatic };
+
+Result<Mode> mode_of(const AttrMap& attrs) {
+  const std::string_view name = attrs.get_string("x_quant", "dynamic_tensor");
+  if (name == "dynamic_tensor") return Mode::kDynamicTensor;
+  if (name == "dynamic_row") return Mode::kDynamicRow;
+  if (name == "static") return Mode::kStatic;
+  return Status(Code::kBadModel, "unknown x_quant '" + std::string(name) + "'");
+}
+
+// --- infer
+
+Status check_weight(const InferContext& ctx, const Layout& at, int i, int64_t n) {
+  const auto one_or_n = [&](int input) {
+    const int64_t count = ctx.input(input).num_elements();
+    return count == n || count == 1;
+  };
+  SPRUN_TRY(ctx.check(is_byte(ctx.dtype(at.weight(i))), "weights must be int8 or uint8"));
+  SPRUN_TRY(ctx.check(ctx.has_input(at.w_scale(i)) && ctx.dtype(at.w_scale(i)) == DType::kF32 && one_or_n(at.w_scale(i)),
+                      "w_scale must be float32 with one or N elements"));
+  if (ctx.has_input(at.w_zero(i))) {
+    SPRUN_TRY(ctx.check(ctx.dtype(at.w_zero(i)) == ctx.dtype(at.weight(i)) && one_or_n(at.w_zero(i)),
+                        "w_zero must have the type of W and one or N elements"));
+  }
+  return ctx.check(!ctx.has_input(at.bias(i)) || ctx.dtype(at.bias(i)) == DType::kF32, "bias must be float32");
+}
+
+// scale and zero point of X or Y.
+Status check_pair(const InferContext& ctx, int scale, int zero, const char* name) {
+  if (ctx.has_input(scale)) {
+    SPRUN_TRY(ctx.check(ctx.dtype(scale) == DType::kF32 && ctx.input(scale).num_elements() == 1,
+                        std::string(name) + "_scale must be one float32"));
+  }
+  if (!ctx.has_input(zero)) return {};
+  return ctx.check(ctx.has_input(scale) && is_byte(ctx.dtype(zero)) && ctx.input(zero).num_elements() == 1,
+                   std::string(name) + "_zero must be one int8 or uint8 beside a scale");
+}
+
+Status check_x(const InferContext& ctx, const Layout& at, Mode mode) {
+  SPRUN_TRY(ctx.check(ctx.dtype(0) == DType::kF32 || is_byte(ctx.dtype(0)), "X must be float32, uint8 or int8"));
+  if (mode != Mode::kStatic) return ctx.check(ctx.dtype(0) == DType::kF32, "dynamic quantisation needs float32 X");
+  SPRUN_TRY(ctx.check(ctx.has_input(at.x_scale()), "static quantisation needs x_scale"));
+  const bool agrees = ctx.dtype(0) == DType::kF32 || !ctx.has_input(at.x_zero()) || ctx.dtype(at.x_zero()) == ctx.dtype(0);
+  return ctx.check(agrees, "x_zero and X differ in type");
+}
+
+Status infer_linear(InferContext& ctx) {
+  auto attrs = linear_attrs(ctx.attrs());
+  if (!attrs.ok()) return ctx.error(attrs.status().message());
+  auto mode = mode_of(ctx.attrs());
+  if (!mode.ok()) return ctx.error(mode.status().message());
+  const Layout at(*attrs);
+  auto shapes = linear_shapes(ctx, *attrs, at.bias(0));
+  if (!shapes.ok()) return ctx.error(shapes.status().message());
+  for (int i = 0; i < attrs->num_weights; ++i) SPRUN_TRY(check_weight(ctx, at, i, shapes->n[static_cast<size_t>(i)]));
+  SPRUN_TRY(check_x(ctx, at, *mode));
+  SPRUN_TRY(check_pair(ctx, at.x_scale(), at.x_zero(), "x"));
+  SPRUN_TRY(check_pair(ctx, at.y_scale(), at.y_zero(), "y"));
+  SPRUN_TRY(check_residual(ctx, *attrs, *shapes, at.residual(), DType::kF32));
+  DType dtype = DType::kF32;
+  if (ctx.has_input(at.y_scale())) dtype = ctx.has_input(at.y_zero()) ? ctx.dtype(at.y_zero()) : DType::kU8;
+  set_linear_outputs(ctx, *attrs, *shapes, dtype);
+  return {};
+}
+
+// --- prepared form
+
+struct State : OpState {
+  State(const LinearAttrs& a, const LinearShapes& s, Int8Product p) : attrs(a), shapes(s), product(std::move(p)) {}
+  LinearAttrs attrs;
+  LinearShapes shapes;
+  Int8Product product;
+};
+
+XQuant x_quant_of(const PrepareContext& ctx, Mode mode) {
+  if (ctx.input(0).dtype == DType::kU8) return XQuant::kU8;
+  if (ctx.input(0).dtype == DType::kS8) return XQuant::kS8;
+  if (mode == Mode::kStatic) return XQuant::kStatic;
+  return mode == Mode::kDynamicRow ? XQuant::kPerRow : XQuant::kPerTensor;
+}
+
+// Why the kernels do not fit; empty when they do.
+std::string reason_against(const PrepareContext& ctx, const LinearAttrs& attrs, const LinearShapes& s) {
+  const Layout at(attrs);
+  if (s.m == 0 || s.k == 0) return "empty product";
+  if (s.k > Int8Product::kMaxK) return "K is over " + std::to_string(Int8Product::kMaxK);
+  for (int i = 0; i < attrs.num_weights; ++i) {
+    const Tensor& constant = ctx.constant(at.weight(i));
+    if (constant.empty()) return "a weight is not constant";
+    if (ctx.has_input(at.w_zero(i)) && ctx.constant(at.w_zero(i)).empty()) return "a weight zero point is not constant";
+    constexpr int64_t kWidestPanel = 32;
+    if (!WeightConstant::matrix(constant, attrs.trans_w).worth_packing(kWidestPanel)) return "a weight is too narrow";
+  }
+  const bool has_residual = ctx.has_input(at.residual());
+  const bool codes = ctx.output(0).dtype != DType::kF32;
+  if (has_residual && codes && ctx.input(at.residual()).num_elements() != ctx.output(0).num_elements()) {
+    return "a broadcast residual before quantisation";
+  }
+  return {};
+}
+
+Result<Int8Weight> make_weight(PrepareContext& ctx, const LinearAttrs& attrs, const LinearShapes& shapes, int i,
+                               const Int8Product& product) {
+  const Layout at(attrs);
+  Int8Weight weight;
+  weight.n = shapes.n[static_cast<size_t>(i)];
+  const Tensor& constant = ctx.constant(at.weight(i));
+  SPRUN_ASSIGN(weight.packed, pack_s8(ctx.packed(), product.kernel(), WeightConstant::matrix(constant, attrs.trans_w)));
+  const uint8_t none = 0;
+  ConstTensorView zero = {&none, constant.dtype(), Shape{}};
+  if (ctx.has_input(at.w_zero(i))) zero = ctx.constant(at.w_zero(i)).view();
+  SPRUN_ASSIGN(weight.zero_blob, int8_zero_points(zero, constant.dtype()));
+  weight.zero_stride = zero.num_elements() == 1 ? 0 : 1;
+  return weight;
+}
+
+Status prepare_linear(PrepareContext& ctx) {
+  SPRUN_ASSIGN(const LinearAttrs attrs, linear_attrs(ctx.attrs()));
+  SPRUN_ASSIGN(const Mode mode, mode_of(ctx.attrs()));
+  const Layout at(attrs);
+  SPRUN_ASSIGN(const LinearShapes shapes, linear_shapes(ctx, attrs, at.bias(0)));
+  if (std::string reason = reason_against(ctx, attrs, shapes); !reason.empty()) {
+    ctx.rejected.push_back({"gemm_u8s8", std::move(reason)});
+    return {};
+  }
+  Int8Product product = Int8Product::choose(
+      ctx, {.m = shapes.m, .k = shapes.k, .x_quant = x_quant_of(ctx, mode), .y_dtype = ctx.output(0).dtype});
+  for (int i = 0; i < attrs.num_weights; ++i) {
+    SPRUN_ASSIGN(Int8Weight weight, make_weight(ctx, attrs, shapes, i, product));
+    product.add_weight(std::move(weight));
+    ctx.unread_inputs.push_back(at.weight(i));
+  }
+  product.finish(ctx);
+  ctx.state = std::make_unique<State>(attrs, shapes, std::move(product));
+  return {};
+}
+
+// x_scale, x_zero, y_scale and y_zero of this run.
+struct Params {
+  float x_scale = 1.0f, y_scale = 1.0f;
+  int32_t x_zero = 0, y_zero = 0;
+  bool x_signed = false;
+};
+
+Params read_params(const RunContext& ctx, const Layout& at) {
+  Params p;
+  if (ctx.has_input(at.x_scale())) p.x_scale = *ctx.input(at.x_scale()).as<float>();
+  if (ctx.has_input(at.x_zero())) p.x_zero = ZeroPointReader(ctx.input(at.x_zero()))[0];
+  if (ctx.has_input(at.y_scale())) p.y_scale = *ctx.input(at.y_scale()).as<float>();
+  if (ctx.has_input(at.y_zero())) p.y_zero = ZeroPointReader(ctx.input(at.y_zero()))[0];
+  p.x_signed = ctx.input(0).dtype == DType::kS8 ||
+               (ctx.has_input(at.x_zero()) && ctx.input(at.x_zero()).dtype == DType::kS8);
+  return p;
+}
+
+Status run_prepared(RunContext& ctx, const State& state) {
+  const LinearAttrs& attrs = state.attrs;
+  const Layout at(attrs);
+  const Params params = read_params(ctx, at);
+  const bool has_residual = ctx.has_input(at.residual());
+  const bool joined = has_residual && ctx.input(at.residual()).num_elements() == ctx.output(0).num_elements();
+  std::array<Int8Segment, kMaxSegments> segments;
+  for (int i = 0; i < attrs.num_weights; ++i) {
+    const auto s = static_cast<size_t>(i);
+    const int64_t column = attrs.split ? 0 : state.shapes.column[s];
+    const TensorView& out = ctx.output(attrs.split ? i : 0);
+    segments[s] = {.w_scale = ctx.input(at.w_scale(i)).as<float>(),
+                   .w_scale_stride = ctx.input(at.w_scale(i)).num_elements() == 1 ? 0 : 1,
+                   .bias = ctx.has_input(at.bias(i)) ? ctx.input(at.bias(i)).as<float>() : nullptr,
+                   .y = out.as<char>() + column * dtype_size(out.dtype),
+                   .ldy = attrs.split ? state.shapes.n[s] : state.shapes.n_total,
+                   .residual = joined ? ctx.input(at.residual()).as<float>() + column : nullptr,
+                   .ld_residual = state.shapes.n_total};
+  }
+  // f32 X always becomes u8 codes: s8 codes are the same with the zero point moved by 128.
+  const bool shift = params.x_signed && ctx.input(0).dtype == DType::kF32;
+  state.product.run(ctx.pool(), {.x = ctx.input(0).data, .x_scale = params.x_scale,
+                                 .x_zero_point = params.x_zero + (shift ? 128 : 0),
+                                 .segments = {segments.data(), static_cast<size_t>(attrs.num_weights)},
+                                 .activation = attrs.activation, .y_scale = params.y_scale,
+                                 .y_zero_point = params.y_zero},
+                    ctx.scratch());
+  if (has_residual && !joined) add_broadcast(ctx.pool(), ctx.output(0), ctx.input(at.residual()));
+  return {};
+}
+
+// --- the reference
+
+// X as codes: those that are there, or floats quantised when read.
+struct XReader {
+  const ConstTensorView& x;
+  float scale = 1.0f;
+  int32_t zero = 0;
+  QuantRange range = {0, 255};
+
+  int32_t operator[](int64_t i) const {
+    switch (x.dtype) {
+      case DType::kU8: return x.as<uint8_t>()[i];
+      case DType::kS8: return x.as<int8_t>()[i];
+      default: return quantize_value(x.as<float>()[i] / scale, zero, range);
+    }
+  }
+};
+
+XReader dynamic_reader(const ConstTensorView& x, int64_t begin, int64_t count) {
+  float min = 0, max = 0;
+  for (int64_t i = begin; i < begin + count; ++i) {
+    min = std::min(min, x.as<float>()[i]);
+    max = std::max(max, x.as<float>()[i]);
+  }
+  const kernels::QuantParams quant = kernels::dynamic_quant_params(min, max);
+  return {x, quant.scale, quant.zero_point};
+}
+
+struct Reference {
+  RunContext& ctx;
+  const LinearAttrs& attrs;
+  const LinearShapes& shapes;
+  const Layout at;
+  const Params params;
+  Mode mode;
+
+  XReader reader(int64_t row) const {
+    const ConstTensorView& x = ctx.input(0);
+    if (mode == Mode::kStatic) return {x, params.x_scale, params.x_zero, quant_range(params.x_signed ? DType::kS8 : DType::kU8)};
+    if (mode == Mode::kDynamicTensor) return dynamic_reader(x, 0, x.num_elements());
+    return dynamic_reader(x, row * shapes.k, shapes.k);
+  }
+
+  float residual(int64_t row, int64_t column) const {
+    if (!ctx.has_input(at.residual())) return 0;
+    const Shape& out = ctx.output(0).shape;
+    const auto strides = broadcast_strides(ctx.input(at.residual()).shape, out);
+    int64_t offset = column * strides[static_cast<size_t>(out.rank() - 1)];
+    for (int axis = out.rank() - 2; axis >= 0; --axis) {
+      offset += row % out[axis] * strides[static_cast<size_t>(axis)];
+      row /= out[axis];
+    }
+    return ctx.input(at.residual()).as<float>()[offset];
+  }
+
+  void write(int i, int64_t row, int64_t n, float value) const {
+    const auto s = static_cast<size_t>(i);
+    const TensorView& out = ctx.output(attrs.split ? i : 0);
+    const int64_t to = attrs.split ? row * shapes.n[s] + n : row * shapes.n_total + shapes.column[s] + n;
+    if (out.dtype == DType::kF32) {
+      out.as<float>()[to] = value;
+    } else {
+      out.as<uint8_t>()[to] = static_cast<uint8_t>(
+          quantize_value(value / params.y_scale, params.y_zero, quant_range(out.dtype)));
+    }
+  }
+
+  void run_weight(int i) const {
+    const auto s = static_cast<size_t>(i);
+    BatchedGemm g;
+    g.m = shapes.m;
+    g.n = shapes.n[s];
+    g.k = shapes.k;
+    g.a_row = shapes.k;
+    g.a_col = 1;
+    g.b_row = attrs.trans_w ? 1 : g.n;
+    g.b_col = attrs.trans_w ? g.k : 1;
+    g.c_row = g.n;
+    if (g.n == 0) return;
+    ZeroPoints w_zero;
+    if (ctx.has_input(at.w_zero(i))) {
+      w_zero.values = ZeroPointReader(ctx.input(at.w_zero(i)));
+      w_zero.param.stride = ctx.input(at.w_zero(i)).num_elements() == 1 ? 0 : 1;
+    }
+    const ConstTensorView& w_scale = ctx.input(at.w_scale(i));
+    const int64_t scale_stride = w_scale.num_elements() == 1 ? 0 : 1;
+    const float* bias = ctx.has_input(at.bias(i)) ? ctx.input(at.bias(i)).as<float>() : nullptr;
+    const XReader whole = mode == Mode::kDynamicRow ? XReader{ctx.input(0)} : reader(0);
+    for (int64_t row = 0; row < g.m; ++row) {
+      const XReader x = mode == Mode::kDynamicRow ? reader(row) : whole;
+      ZeroPoints x_zero;
+      x_zero.values.data = &x.zero;
+      x_zero.values.dtype = DType::kS32;
+      const float x_scale = mode == Mode::kStatic ? params.x_scale : x.scale;
+      integer_gemm_rows(g, x, x_zero, ByteReader(ctx.input(at.weight(i))), w_zero, row, row + 1,
+                        [&](int64_t, int64_t, int64_t j0, int64_t count, const int32_t* sums) {
+        for (int64_t j = j0; j < j0 + count; ++j) {
+          float value = static_cast<float>(sums[j - j0]) * (x_scale * w_scale.as<float>()[j * scale_stride]);
+          value += bias != nullptr ? bias[j] : 0.0f;
+          value = static_cast<float>(activate(attrs.activation, value));
+          write(i, row, j, value + residual(row, shapes.column[s] + j));
+        }
+      });
+    }
+  }
+};
+
+Status run_linear(RunContext& ctx) {
+  if (const auto* state = static_cast<const State*>(ctx.state())) return run_prepared(ctx, *state);
+  SPRUN_ASSIGN(const LinearAttrs attrs, linear_attrs(ctx.attrs()));
+  SPRUN_ASSIGN(const Mode mode, mode_of(ctx.attrs()));
+  const Layout at(attrs);
+  SPRUN_ASSIGN(const LinearShapes shapes, linear_shapes(ctx, attrs, at.bias(0)));
+  const Reference reference = {ctx, attrs, shapes, at, read_params(ctx, at), mode};
+  for (int i = 0; i < attrs.num_weights; ++i) reference.run_weight(i);
+  return {};
+}
+
+constexpr OpDef kOps[] = {
+    {.domain = "sprun", .name = "LinearInt8", .inputs = {3, 6 + 4 * kMaxSegments}, .outputs = {1, kMaxSegments},
+     .infer = infer_linear, .run = run_linear, .prepare = prepare_linear},
+};
+
+}  // namespace
+
+extern const std::span<const OpDef> k_linear_int8_ops;
+const std::span<const OpDef> k_linear_int8_ops = kOps;
+
+}  // namespace sprun::graph
