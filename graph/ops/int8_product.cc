@@ -161,7 +161,7 @@ kernels::GemmU8S8Args Int8Product::args_for(const Int8Run& run, const Scratch& m
       .w_sum = weight.packed.sums, .x_zero_point = memory.x_zero, .x_zero_point_stride = x_stride,
       .w_zero_point = weight.zero(), .w_zero_point_stride = weight.zero_stride, .x_sum = memory.x_sums,
       .x_scale = memory.x_scale, .x_scale_stride = x_stride, .w_scale = part.w_scale,
-      .w_scale_stride = part.w_scale_stride, .ldy = part.ldy};
+      .w_scale_stride = part.w_scale_stride, .ldy = part.ldy, .epilogue = {}};
   if (problem_.y_dtype == DType::kS32) {
     args.y_s32 = static_cast<int32_t*>(part.y);
     return args;

@@ -59,7 +59,7 @@ struct Common {
 
 class LinearState : public OpState {
  public:
-  explicit LinearState(const Common& common) : common(common) {}
+  explicit LinearState(const Common& linear) : common(linear) {}
   virtual void run(RunContext& ctx) const = 0;
   const Common common;
 

@@ -1,11 +1,12 @@
 // Integer matrix products: MatMulInteger, QLinearMatMul (ai.onnx 10, 21), and from com.microsoft
 // MatMulIntegerToFloat, DynamicQuantizeMatMul and QGemm.
 //
-// All of them are integer_gemm.h with another finish for the int32 sums. These loops are the reference; the passes
-// turn the products of a transformer into sprun.LinearInt8, which has the fast kernels.
+// All of them are integer_gemm.h with another finish for the int32 sums. With a constant matrix B and one zero point
+// for A they run on the packed kernels of int8_product.h instead.
 #include <cmath>
 #include <string>
 
+#include "graph/ops/int8_product.h"
 #include "graph/ops/integer_gemm.h"
 #include "graph/ops/op.h"
 #include "graph/ops/op_util.h"
@@ -64,6 +65,74 @@ Status check_scale(const InferContext& ctx, int input) {
                    "scale must be a 16- or 32-bit float");
 }
 
+// --- on packed kernels
+
+struct ByteProduct : OpState {
+  explicit ByteProduct(Int8Product p) : product(std::move(p)) {}
+  Int8Product product;
+  PackedBlob factors;        // QLinearMatMul: a_scale * b_scale / y_scale, one or N
+  int64_t factor_stride = 0;
+};
+
+// Why the kernels do not fit; empty when they do.
+std::string reason_against(const PrepareContext& ctx, const ProblemInputs& in, const BatchedGemm& g) {
+  const Tensor& b = ctx.constant(in.b);
+  const bool one_zero = !ctx.has_input(in.a_zero) || ctx.input(in.a_zero).num_elements() == 1;
+  if (b.empty()) return "B is not constant";
+  if (b.shape().rank() != 2 || in.flags.trans_a || in.flags.trans_b) return "B is not a plain matrix";
+  if (ctx.has_input(in.b_zero) && ctx.constant(in.b_zero).empty()) return "the zero point of B is not constant";
+  if (!one_zero) return "A has zero points per row";
+  if (g.m == 0 || g.k == 0 || g.num_batches() == 0) return "empty product";
+  if (g.k > Int8Product::kMaxK) return "K is over " + std::to_string(Int8Product::kMaxK);
+  constexpr int64_t kWidestPanel = 32;
+  if (!WeightConstant::matrix(b, false).worth_packing(kWidestPanel)) return "B is too narrow";
+  return {};
+}
+
+XQuant codes_of(const PrepareContext& ctx, int a) {
+  return ctx.input(a).dtype == DType::kS8 ? XQuant::kS8 : XQuant::kU8;
+}
+
+// nullptr, with the reason recorded, when only the plain loop fits.
+Result<std::unique_ptr<ByteProduct>> prepare_bytes(PrepareContext& ctx, const ProblemInputs& in, XQuant x_quant) {
+  SPRUN_ASSIGN(const MatMulShapes shapes, plan_matmul(ctx.input(in.a).shape, ctx.input(in.b).shape, in.flags));
+  const BatchedGemm& g = shapes.gemm;
+  std::unique_ptr<ByteProduct> made;
+  if (std::string reason = reason_against(ctx, in, g); !reason.empty()) {
+    ctx.rejected.push_back({"gemm_u8s8", std::move(reason)});
+    return made;
+  }
+  Int8Product product = Int8Product::choose(
+      ctx, {.m = g.m * g.num_batches(), .k = g.k, .x_quant = x_quant, .y_dtype = ctx.output(0).dtype});
+  const Tensor& b = ctx.constant(in.b);
+  Int8Weight weight;
+  weight.n = g.n;
+  SPRUN_ASSIGN(weight.packed, pack_s8(ctx.packed(), product.kernel(), WeightConstant::matrix(b, false)));
+  const uint8_t none = 0;
+  ConstTensorView zero = {&none, b.dtype(), Shape{}};
+  if (ctx.has_input(in.b_zero)) zero = ctx.constant(in.b_zero).view();
+  SPRUN_ASSIGN(weight.zero_blob, int8_zero_points(zero, b.dtype()));
+  weight.zero_stride = zero.num_elements() == 1 ? 0 : 1;
+  product.add_weight(std::move(weight));
+  product.finish(ctx);
+  ctx.unread_inputs.push_back(in.b);
+  made = std::make_unique<ByteProduct>(std::move(product));
+  return made;
+}
+
+int32_t zero_point_of(const RunContext& ctx, int input) {
+  return ctx.has_input(input) ? ZeroPointReader(ctx.input(input))[0] : 0;
+}
+
+// Scales that the kernels take: one for A, one or N for B.
+bool plain_scales(const PrepareContext& ctx, int a, int b) {
+  const ConstTensorView& scale = ctx.input(b);
+  return scale.dtype == DType::kF32 && (scale.num_elements() == 1 || scale.shape.rank() == 1) &&
+         (a < 0 || (ctx.input(a).num_elements() == 1 && ctx.input(a).dtype == DType::kF32));
+}
+
+int64_t stride_of(const ConstTensorView& one_or_n) { return one_or_n.num_elements() == 1 ? 0 : 1; }
+
 // --- MatMulInteger
 
 constexpr ProblemInputs kMatMulInteger = {.a = 0, .b = 1, .a_zero = 2, .b_zero = 3};
@@ -76,7 +145,18 @@ Status infer_matmul_integer(InferContext& ctx) {
   return {};
 }
 
+Status prepare_matmul_integer(PrepareContext& ctx) {
+  SPRUN_ASSIGN(ctx.state, prepare_bytes(ctx, kMatMulInteger, codes_of(ctx, 0)));
+  return {};
+}
+
 Status run_matmul_integer(RunContext& ctx) {
+  if (const auto* state = static_cast<const ByteProduct*>(ctx.state())) {
+    const Int8Segment segment = {.y = ctx.output(0).data, .ldy = ctx.output(0).shape.back()};
+    state->product.run(ctx.pool(), {.x = ctx.input(0).data, .x_zero_point = zero_point_of(ctx, 2), .segments = {&segment, 1}},
+                       ctx.scratch());
+    return {};
+  }
   auto problem = make_problem(ctx, kMatMulInteger);
   if (!problem.ok()) return ctx.error(problem.status().message());
   const BatchedGemm& g = problem->shapes.gemm;
@@ -131,7 +211,36 @@ Status infer_qlinear_matmul(InferContext& ctx) {
   return {};
 }
 
+// The scales must be constant: their quotient becomes the scale of the weight, so that rounding is that of the loop.
+Status prepare_qlinear_matmul(PrepareContext& ctx) {
+  const Tensor &a = ctx.constant(1), &b = ctx.constant(4), &y = ctx.constant(6);
+  const bool plain = !a.empty() && !b.empty() && !y.empty() && plain_scales(ctx, 1, 4) && y.num_elements() == 1 &&
+                     ctx.input(7).num_elements() == 1 && a.is_aligned() && b.is_aligned() && y.is_aligned();
+  if (!plain || y.dtype() != DType::kF32) {
+    ctx.rejected.push_back({"gemm_u8s8", "scales are not float32 constants"});
+    return {};
+  }
+  SPRUN_ASSIGN(auto state, prepare_bytes(ctx, kQLinearMatMul, codes_of(ctx, 0)));
+  if (!state) return {};
+  SPRUN_ASSIGN(state->factors, allocate_blob(b.size_bytes()));
+  state->factor_stride = stride_of(b.view());
+  for (int64_t i = 0; i < b.num_elements(); ++i) {
+    static_cast<float*>(state->factors.data.get())[i] = *a.as<float>() * b.as<float>()[i] / *y.as<float>();
+  }
+  ctx.state = std::move(state);
+  return {};
+}
+
 Status run_qlinear_matmul(RunContext& ctx) {
+  if (const auto* state = static_cast<const ByteProduct*>(ctx.state())) {
+    const Int8Segment segment = {.w_scale = static_cast<const float*>(state->factors.data.get()),
+                                 .w_scale_stride = state->factor_stride, .y = ctx.output(0).data,
+                                 .ldy = ctx.output(0).shape.back()};
+    state->product.run(ctx.pool(), {.x = ctx.input(0).data, .x_zero_point = zero_point_of(ctx, 2), .segments = {&segment, 1},
+                                    .y_zero_point = zero_point_of(ctx, 7)},
+                       ctx.scratch());
+    return {};
+  }
   auto problem = make_problem(ctx, kQLinearMatMul);
   if (!problem.ok()) return ctx.error(problem.status().message());
   const BatchedGemm& g = problem->shapes.gemm;
@@ -177,7 +286,29 @@ Status infer_to_float(InferContext& ctx) {
   return {};
 }
 
+Status prepare_to_float(PrepareContext& ctx) {
+  if (!plain_scales(ctx, 2, 3) || ctx.output(0).dtype != DType::kF32) {
+    ctx.rejected.push_back({"gemm_u8s8", "scales are not float32, or per row"});
+    return {};
+  }
+  SPRUN_ASSIGN(ctx.state, prepare_bytes(ctx, kToFloat, codes_of(ctx, 0)));
+  return {};
+}
+
+// Float result of a prepared product; bias and b_scale are input numbers.
+void run_float_product(RunContext& ctx, const ByteProduct& state, int b_scale, int bias, float x_scale, int32_t x_zero) {
+  const Int8Segment segment = {.w_scale = ctx.input(b_scale).as<float>(), .w_scale_stride = stride_of(ctx.input(b_scale)),
+                               .bias = ctx.has_input(bias) ? ctx.input(bias).as<float>() : nullptr,
+                               .y = ctx.output(0).data, .ldy = ctx.output(0).shape.back()};
+  state.product.run(ctx.pool(), {.x = ctx.input(0).data, .x_scale = x_scale, .x_zero_point = x_zero, .segments = {&segment, 1}},
+                    ctx.scratch());
+}
+
 Status run_to_float(RunContext& ctx) {
+  if (const auto* state = static_cast<const ByteProduct*>(ctx.state())) {
+    run_float_product(ctx, *state, 3, 6, *ctx.input(2).as<float>(), zero_point_of(ctx, 4));
+    return {};
+  }
   auto problem = make_problem(ctx, kToFloat);
   if (!problem.ok()) return ctx.error(problem.status().message());
   const BatchedGemm& g = problem->shapes.gemm;
@@ -218,11 +349,24 @@ Status infer_dynamic(InferContext& ctx) {
 // Elements of a float tensor as DynamicQuantizeLinear would write them.
 struct QuantisingReader {
   const float* data;
-  DynamicQuant quant;
+  kernels::QuantParams quant;
   int32_t operator[](int64_t i) const { return quantize_value(data[i] / quant.scale, quant.zero_point, {0, 255}); }
 };
 
+Status prepare_dynamic(PrepareContext& ctx) {
+  if (!plain_scales(ctx, -1, 2)) {
+    ctx.rejected.push_back({"gemm_u8s8", "scales of B are not one or N"});
+    return {};
+  }
+  SPRUN_ASSIGN(ctx.state, prepare_bytes(ctx, kDynamic, XQuant::kPerTensor));
+  return {};
+}
+
 Status run_dynamic(RunContext& ctx) {
+  if (const auto* state = static_cast<const ByteProduct*>(ctx.state())) {
+    run_float_product(ctx, *state, 2, 4, 1.0f, 0);
+    return {};
+  }
   auto problem = make_problem(ctx, kDynamic);
   if (!problem.ok()) return ctx.error(problem.status().message());
   const BatchedGemm& g = problem->shapes.gemm;
@@ -232,14 +376,13 @@ Status run_dynamic(RunContext& ctx) {
     min = std::min(min, x[i]);
     max = std::max(max, x[i]);
   }
-  const QuantisingReader a = {x, dynamic_quant_params(min, max)};
+  const QuantisingReader a = {x, kernels::dynamic_quant_params(min, max)};
   SPRUN_ASSIGN(const VectorParam b_param, vector_param(ctx.input(2).shape, g, false));
   const ScaleReader b_scale(ctx.input(2));
   const float* bias = ctx.has_input(4) ? ctx.input(4).as<float>() : nullptr;
-  const uint8_t a_zero = a.quant.zero_point;
   ZeroPoints za;
-  za.values.data = &a_zero;
-  za.values.dtype = DType::kU8;
+  za.values.data = &a.quant.zero_point;
+  za.values.dtype = DType::kS32;
   float* y = ctx.output(0).as<float>();
   integer_gemm(ctx.pool(), g, a, za, ByteReader(ctx.input(1)), problem->b_zero,
                [&](int64_t entry, int64_t i, int64_t j0, int64_t count, const int32_t* sums) {
@@ -314,12 +457,16 @@ Status run_qgemm(RunContext& ctx) {
 
 constexpr std::string_view kContrib = "com.microsoft";
 constexpr OpDef kOps[] = {
-    {.name = "MatMulInteger", .since = 10, .inputs = {2, 4}, .infer = infer_matmul_integer, .run = run_matmul_integer},
-    {.name = "QLinearMatMul", .since = 10, .inputs = {8, 8}, .infer = infer_qlinear_matmul, .run = run_qlinear_matmul},
+    {.name = "MatMulInteger", .since = 10, .inputs = {2, 4}, .infer = infer_matmul_integer, .run = run_matmul_integer,
+     .prepare = prepare_matmul_integer},
+    {.name = "QLinearMatMul", .since = 10, .inputs = {8, 8}, .infer = infer_qlinear_matmul, .run = run_qlinear_matmul,
+     .prepare = prepare_qlinear_matmul},
     {.domain = kContrib, .name = "MatMulIntegerToFloat", .inputs = {4, 7}, .infer = infer_to_float,
-     .run = run_to_float},
+     .run = run_to_float,
+     .prepare = prepare_to_float},
     {.domain = kContrib, .name = "DynamicQuantizeMatMul", .inputs = {3, 5}, .infer = infer_dynamic,
-     .run = run_dynamic},
+     .run = run_dynamic,
+     .prepare = prepare_dynamic},
     {.domain = kContrib, .name = "QGemm", .inputs = {6, 9}, .infer = infer_qgemm, .run = run_qgemm},
 };
 

@@ -61,14 +61,4 @@ Result<QuantLayout> quant_layout(const Shape& x, const Shape& scale, int64_t axi
   return q;
 }
 
-DynamicQuant dynamic_quant_params(float min, float max) {
-  min = std::min(min, 0.0f);
-  max = std::max(max, 0.0f);
-  DynamicQuant quant;
-  quant.scale = max == min ? 1.0f : (max - min) / 255.0f;
-  const float zero_point = std::nearbyint(std::clamp(0.0f - min / quant.scale, 0.0f, 255.0f));
-  quant.zero_point = static_cast<uint8_t>(zero_point >= 0.0f ? zero_point : 0.0f);
-  return quant;
-}
-
 }  // namespace sprun::graph

@@ -95,11 +95,4 @@ inline int32_t quantize_value(float value, int32_t zero_point, const QuantRange&
   return static_cast<int32_t>(shifted);
 }
 
-// Scale and zero point of ONNX DynamicQuantizeLinear for values in [min, max], to u8.
-struct DynamicQuant {
-  float scale = 1.0f;
-  uint8_t zero_point = 0;
-};
-DynamicQuant dynamic_quant_params(float min, float max);
-
 }  // namespace sprun::graph
