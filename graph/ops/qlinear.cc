@@ -35,9 +35,12 @@ Params read_params(const RunContext& ctx, int scale, int zero) {
   return params;
 }
 
+int32_t code(const ConstTensorView& x, int64_t i) {
+  return x.dtype == DType::kS8 ? int32_t{x.as<int8_t>()[i]} : int32_t{x.as<uint8_t>()[i]};
+}
+
 float dequantise(const ConstTensorView& x, int64_t i, const Params& params) {
-  const int32_t q = x.dtype == DType::kS8 ? int32_t{x.as<int8_t>()[i]} : int32_t{x.as<uint8_t>()[i]};
-  return static_cast<float>(q - params.zero) * params.scale;
+  return static_cast<float>(code(x, i) - params.zero) * params.scale;
 }
 
 void write(const TensorView& y, int64_t i, float value, const Params& params) {
@@ -57,9 +60,10 @@ Status infer_binary(InferContext& ctx) {
   return {};
 }
 
+// fn(code of A, code of B) is the code of C before rounding: these two ops round once, with the zero point added.
 template <class Fn>
 Status run_binary(RunContext& ctx, const Fn& fn) {
-  const Params a = read_params(ctx, 1, 2), b = read_params(ctx, 4, 5), c = read_params(ctx, 6, 7);
+  const QuantRange range = quant_range(ctx.output(0).dtype);
   const Shape& out = ctx.output(0).shape;
   const auto a_strides = broadcast_strides(ctx.input(0).shape, out), b_strides = broadcast_strides(ctx.input(3).shape, out);
   ctx.pool().parallel_for(out.num_elements(), 4096, [&](int64_t begin, int64_t end, int) {
@@ -71,18 +75,29 @@ Status run_binary(RunContext& ctx, const Fn& fn) {
         a_at += coordinate * a_strides[static_cast<size_t>(axis)];
         b_at += coordinate * b_strides[static_cast<size_t>(axis)];
       }
-      write(ctx.output(0), i, fn(dequantise(ctx.input(0), a_at, a), dequantise(ctx.input(3), b_at, b)), c);
+      const float value = fn(code(ctx.input(0), a_at), code(ctx.input(3), b_at));
+      ctx.output(0).as<uint8_t>()[i] = static_cast<uint8_t>(quantize_value(value, 0, range));
     }
   });
   return {};
 }
 
 Status run_add(RunContext& ctx) {
-  return run_binary(ctx, [](float a, float b) { return a + b; });
+  const Params a = read_params(ctx, 1, 2), b = read_params(ctx, 4, 5), c = read_params(ctx, 6, 7);
+  const float a_ratio = a.scale / c.scale, b_ratio = b.scale / c.scale;
+  const float fixed = static_cast<float>(c.zero) -
+                      (a_ratio * static_cast<float>(a.zero) + b_ratio * static_cast<float>(b.zero));
+  return run_binary(ctx, [&](int32_t x, int32_t y) {
+    return a_ratio * static_cast<float>(x) + b_ratio * static_cast<float>(y) + fixed;
+  });
 }
 
 Status run_mul(RunContext& ctx) {
-  return run_binary(ctx, [](float a, float b) { return a * b; });
+  const Params a = read_params(ctx, 1, 2), b = read_params(ctx, 4, 5), c = read_params(ctx, 6, 7);
+  const float ratio = a.scale * b.scale / c.scale;
+  return run_binary(ctx, [&](int32_t x, int32_t y) {
+    return static_cast<float>((x - a.zero) * (y - b.zero)) * ratio + static_cast<float>(c.zero);
+  });
 }
 
 // --- X, X_scale, X_zero?, Y_scale, Y_zero?
