@@ -56,8 +56,11 @@ class InferContext {
   bool has_output(int i) const { return node_.output(static_cast<size_t>(i)) != kNoValue; }
   DType dtype(int i) const { return inputs_[static_cast<size_t>(i)].dtype; }
   const Shape& shape(int i) const { return inputs_[static_cast<size_t>(i)].shape; }
-  // True if the elements of input i are known now (constants at planning time, everything at run time).
-  bool has_data(int i) const { return has_input(i) && inputs_[static_cast<size_t>(i)].data != nullptr; }
+  // True if the elements of input i are known now (constants at planning time, everything at run time; a tensor
+  // without elements always).
+  bool has_data(int i) const {
+    return has_input(i) && (input(i).data != nullptr || input(i).num_elements() == 0);
+  }
   const ConstTensorView& input(int i) const { return inputs_[static_cast<size_t>(i)]; }
 
   // Sets the type of output i; ignored for an absent optional output.

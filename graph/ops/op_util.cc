@@ -35,7 +35,7 @@ Result<Shape> broadcast_shapes(const Shape& a, const Shape& b) {
     }
     out.push_back(da == 1 ? db : da);
   }
-  return out;
+  return Shape::checked(out.dims());
 }
 
 std::array<int64_t, kMaxRank> row_major_strides(const Shape& shape) {

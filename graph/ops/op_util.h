@@ -20,7 +20,7 @@ Result<int> normalize_axis(int64_t axis, int rank);
 // Several axes; also refuses duplicates. Result is in the order given.
 Result<std::vector<int>> normalize_axes(std::span<const int64_t> axes, int rank);
 
-// NumPy broadcasting of two shapes. kBadModel naming both when they do not fit.
+// NumPy broadcasting of two shapes. kBadModel naming both when they do not fit, kResourceLimit when too large.
 Result<Shape> broadcast_shapes(const Shape& a, const Shape& b);
 
 // Element strides of row-major `shape`, seen through the output shape `out`: 0 where the axis is broadcast.
@@ -42,6 +42,18 @@ Result<std::optional<std::vector<int64_t>>> ints_from_input_or_attr(const InferC
                                                                     std::string_view name, bool* missing);
 Result<std::optional<std::vector<int64_t>>> ints_from_input_or_attr(const RunContext& ctx, int index,
                                                                     std::string_view name);
+
+// A failed result gets the op and node name in front: SPRUN_ASSIGN(const int axis, at_node(ctx, normalize_axis(a, r))).
+// Keeps the code of the status.
+template <class Ctx>
+Status at_node(const Ctx& ctx, Status status) {
+  return status.ok() ? status : Status(status.code(), ctx.error(status.message()).message());
+}
+template <class Ctx, class T>
+Result<T> at_node(const Ctx& ctx, Result<T> result) {
+  if (result.ok()) return result;
+  return at_node(ctx, result.status());
+}
 
 // infer() of ops whose output 0 has the type and shape of input 0.
 Status infer_same_as_input(InferContext& ctx);

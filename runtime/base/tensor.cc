@@ -17,11 +17,13 @@ Result<Shape> Shape::checked(std::span<const int64_t> dims) {
     return Status(Code::kBadModel, "shape has rank " + std::to_string(dims.size()) + ", at most " +
                                        std::to_string(kMaxRank) + " is supported");
   }
-  Shape shape(dims);
+  const Shape shape(dims);
+  Shape extents;  // zero sizes count as one: strides and partial products must not overflow either
   for (int64_t dim : dims) {
     if (dim < 0) return Status(Code::kBadModel, "shape " + shape.to_string() + " has a negative size");
+    extents.push_back(dim == 0 ? 1 : dim);
   }
-  if (shape.num_elements() > kMaxElements) {
+  if (extents.num_elements() > kMaxElements) {
     return Status(Code::kResourceLimit, "shape " + shape.to_string() + " has more than 2^40 elements");
   }
   return shape;

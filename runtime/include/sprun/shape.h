@@ -22,7 +22,8 @@ class Shape {
   Shape(std::initializer_list<int64_t> dims) : Shape(std::span<const int64_t>(dims.begin(), dims.size())) {}
   // Precondition: dims.size() <= kMaxRank (checked() reports instead).
   explicit Shape(std::span<const int64_t> dims);
-  // kBadModel if the rank is over kMaxRank, a size is negative or the product is over kMaxElements.
+  // kBadModel if the rank is over kMaxRank or a size is negative; kResourceLimit if the product of the sizes that are
+  // not 0 is over kMaxElements, so that no product of sizes and no stride of a checked shape can overflow.
   static Result<Shape> checked(std::span<const int64_t> dims);
 
   int rank() const { return rank_; }
