@@ -166,6 +166,16 @@ class Planner {
     assign_outputs();
     assign_offsets();
     list_dynamic_frees();
+    drop_views();
+  }
+
+  // A view that shares the memory of its input has nothing left to do.
+  void drop_views() {
+    std::erase_if(plan_->steps_, [&](const Step& step) {
+      const Node& node = graph_.node(step.node);
+      if (step.dynamic || !(node.def->flags & graph::kView) || node.outputs.size() != 1) return false;
+      return node.inputs[0] != kNoValue && node.outputs[0] != kNoValue && root(node.inputs[0]) == root(node.outputs[0]);
+    });
   }
 
   void find_last_uses() {
