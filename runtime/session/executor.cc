@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <utility>
 
 #include "graph/ops/evaluate.h"
 #include "runtime/base/thread_pool.h"
@@ -215,7 +216,7 @@ Status Executor::finish_outputs() {
 
 Result<Tensor> Executor::take_output(int k) {
   const auto i = static_cast<size_t>(k);
-  if (!own_outputs_[i].empty() && results_[i].data == own_outputs_[i].data()) return std::move(own_outputs_[i]);
+  if (!own_outputs_[i].empty() && results_[i].data == own_outputs_[i].data()) return std::exchange(own_outputs_[i], {});
   return Tensor::copy_of(results_[i]);
 }
 

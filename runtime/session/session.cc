@@ -30,6 +30,7 @@ std::string list_names(const std::vector<TensorSpec>& specs) {
 
 Status check_shape(const TensorSpec& spec, const Shape& shape) {
   if (!spec.has_shape) return {};
+  if (spec.dims.empty() && shape.num_elements() == 1) return {};  // [1] for a scalar: files and tools mix them up
   bool fits = static_cast<int>(spec.dims.size()) == shape.rank();
   for (int i = 0; fits && i < shape.rank(); ++i) {
     const int64_t want = spec.dims[static_cast<size_t>(i)].value;
