@@ -1,11 +1,15 @@
-// Activation functions with one input (Clip also takes its bounds as inputs), of ai.onnx and com.microsoft.
+// Activation functions with one input (Clip also takes its bounds as inputs), of ai.onnx and
+// com.microsoft.
 #include <cmath>
 #include <limits>
 
 #include "graph/ops/elementwise.h"
+#include "kernels/elementwise/elementwise.h"
 
 namespace sprun::graph {
 namespace {
+
+using kernels::MapOp;
 
 constexpr double kSqrtHalf = 0.70710678118654752440;
 constexpr double kSqrtTwoOverPi = 0.79788456080286535588;
@@ -20,17 +24,19 @@ T softplus(T x) {
   return std::max(x, T{0}) + std::log1p(std::exp(-std::abs(x)));
 }
 
-// A functor of one element with parameters p.a and p.b. Comparisons are written so that NaN stays NaN.
-#define SPRUN_ACTIVATION(Name, ...)                 \
-  struct Name {                                     \
-    MapParams p;                                    \
-    template <class T>                              \
-    T operator()(T x) const {                       \
+// A functor of one element with parameters p.a and p.b. Comparisons are written so that NaN stays
+// NaN.
+#define SPRUN_ACTIVATION(Name, ...)                        \
+  struct Name {                                            \
+    MapParams p;                                           \
+    template <class T>                                     \
+    T operator()(T x) const {                              \
       [[maybe_unused]] const auto a = static_cast<T>(p.a); \
       [[maybe_unused]] const auto b = static_cast<T>(p.b); \
-      return static_cast<T>(__VA_ARGS__);           \
-    }                                               \
+      return static_cast<T>(__VA_ARGS__);                  \
+    }                                                      \
   };
+// clang-format off
 SPRUN_ACTIVATION(ReluFn, x < 0 ? T{0} : x)
 SPRUN_ACTIVATION(LeakyReluFn, x < 0 ? a * x : x)
 SPRUN_ACTIVATION(EluFn, x < 0 ? a * std::expm1(x) : x)
@@ -44,14 +50,20 @@ SPRUN_ACTIVATION(SoftsignFn, x / (1 + std::abs(x)))
 SPRUN_ACTIVATION(ThresholdedReluFn, x <= a ? T{0} : x)
 SPRUN_ACTIVATION(ShrinkFn, x < -a ? x + b : x > a ? x - b : T{0})
 SPRUN_ACTIVATION(SwishFn, x * sigmoid(a * x))
-SPRUN_ACTIVATION(GeluErfFn, x / 2 * (1 + std::erf(x * static_cast<T>(kSqrtHalf))))
-SPRUN_ACTIVATION(GeluTanhFn,
-                 x / 2 * (1 + std::tanh(static_cast<T>(kSqrtTwoOverPi) * (x + static_cast<T>(0.044715) * x * x * x))))
+SPRUN_ACTIVATION(GeluErfFn, x / 2 * std::erfc(-x * static_cast<T>(kSqrtHalf)))
+SPRUN_ACTIVATION(GeluTanhFn, x * sigmoid(static_cast<T>(2 * kSqrtTwoOverPi) * (x + static_cast<T>(0.044715) * x * x * x)))
+// clang-format on
 #undef SPRUN_ACTIVATION
 
 template <class F>
 Status run_map(RunContext& ctx, MapParams params, int64_t grain = kMathGrain) {
   return run_float_map(ctx, map_elements<float, F>, map_elements<double, F>, params, grain);
+}
+
+// The same with a vector kernel for float.
+template <class F, MapOp kOp>
+Status run_fast(RunContext& ctx, MapParams params) {
+  return run_float_map(ctx, kernels::map_f32(kOp), map_elements<double, F>, params, kCheapGrain);
 }
 
 // The two attributes of F, with their defaults.
@@ -63,9 +75,12 @@ struct AttrSpec {
 constexpr AttrSpec kNoAttrs{};
 constexpr AttrSpec kLeakyReluAttrs{.a = "alpha", .a_default = 0.01f};
 constexpr AttrSpec kAlphaOne{.a = "alpha", .a_default = 1.0f};
-constexpr AttrSpec kSeluAttrs{
-    .a = "alpha", .b = "gamma", .a_default = 1.67326319217681884765625f, .b_default = 1.05070102214813232421875f};
-constexpr AttrSpec kHardSigmoidAttrs{.a = "alpha", .b = "beta", .a_default = 0.2f, .b_default = 0.5f};
+constexpr AttrSpec kSeluAttrs{.a = "alpha",
+                              .b = "gamma",
+                              .a_default = 1.67326319217681884765625f,
+                              .b_default = 1.05070102214813232421875f};
+constexpr AttrSpec kHardSigmoidAttrs{
+    .a = "alpha", .b = "beta", .a_default = 0.2f, .b_default = 0.5f};
 constexpr AttrSpec kQuickGeluAttrs{.a = "alpha", .a_default = 1.702f};
 
 MapParams read_params(const AttrMap& attrs, const AttrSpec& spec) {
@@ -78,9 +93,19 @@ Status run_activation(RunContext& ctx) {
   return run_map<F>(ctx, read_params(ctx.attrs(), kAttrs));
 }
 
+template <class F, MapOp kOp, const AttrSpec& kAttrs = kNoAttrs>
+Status run_fast_activation(RunContext& ctx) {
+  return run_fast<F, kOp>(ctx, read_params(ctx.attrs(), kAttrs));
+}
+
+// The kernel takes the slope and the offset as parameters, which are constants here.
+Status run_hard_swish(RunContext& ctx) {
+  return run_fast<HardSwishFn, MapOp::kHardSwish>(ctx, {1.0f / 6.0f, 0.5f});
+}
+
 Status run_relu(RunContext& ctx) {
   const DType dtype = ctx.input(0).dtype;
-  if (!is_integer(dtype)) return run_map<ReluFn>(ctx, {}, kCheapGrain);
+  if (!is_integer(dtype)) return run_fast<ReluFn, MapOp::kRelu>(ctx, {});
   SPRUN_TRY(ctx.check(!is_4bit(dtype), "4-bit integers are not supported"));
   return dispatch_int(ctx, dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -112,8 +137,9 @@ Status infer_gelu(InferContext& ctx) {
 }
 
 Status run_gelu(RunContext& ctx) {
-  return ctx.attrs().get_string("approximate", "none") == "tanh" ? run_map<GeluTanhFn>(ctx, {})
-                                                                 : run_map<GeluErfFn>(ctx, {});
+  return ctx.attrs().get_string("approximate", "none") == "tanh"
+             ? run_fast<GeluTanhFn, MapOp::kGeluTanh>(ctx, {})
+             : run_fast<GeluErfFn, MapOp::kGeluErf>(ctx, {});
 }
 
 // --- Clip: bounds are attributes up to opset 10 and optional scalar inputs since
@@ -122,8 +148,9 @@ Status infer_clip(InferContext& ctx) {
   for (int i = 1; i <= 2; ++i) {
     if (!ctx.has_input(i)) continue;
     SPRUN_TRY(ctx.check(ctx.dtype(i) == ctx.dtype(0) && ctx.shape(i).num_elements() == 1,
-                        "bound " + std::to_string(i) + " is " + std::string(dtype_name(ctx.dtype(i))) +
-                            ctx.shape(i).to_string() + ", expected one element of type " +
+                        "bound " + std::to_string(i) + " is " +
+                            std::string(dtype_name(ctx.dtype(i))) + ctx.shape(i).to_string() +
+                            ", expected one element of type " +
                             std::string(dtype_name(ctx.dtype(0)))));
   }
   return infer_same_as_input(ctx);
@@ -155,9 +182,12 @@ Bounds<T> read_bounds(const RunContext& ctx) {
 Status run_clip(RunContext& ctx) {
   const DType dtype = ctx.input(0).dtype;
   SPRUN_TRY(ctx.check(!is_4bit(dtype), "4-bit integers are not supported"));
+  MapFn<float>* clip = kernels::map_f32(MapOp::kClip);
   return dispatch_numeric(ctx, dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const Bounds<T> bounds = read_bounds<T>(ctx);
+    if constexpr (std::is_same_v<T, float>)
+      return run_float_map(ctx, clip, nullptr, {bounds.min, bounds.max}, kCheapGrain);
     return run_typed_map<T, T>(ctx, kCheapGrain, [&](const T* x, T* y, int64_t n) {
       for (int64_t i = 0; i < n; ++i) {  // NaN passes through; max wins when the bounds cross
         auto v = load(x[i]);
@@ -171,22 +201,21 @@ Status run_clip(RunContext& ctx) {
 
 // --- com.microsoft: FastGelu and BiasGelu add a bias vector of the last axis first
 
-template <class F>
+template <class F, class T>
 void bias_row(const RowArgs& row) {
-  const float* x = row.input<float>(0);
-  const float* bias = row.input<float>(1);
-  float* y = row.output<float>();
+  const T* x = row.input<T>(0);
+  const T* bias = row.input<T>(1);
   const F f{};
-  for (int64_t i = 0; i < row.n; ++i) y[i] = f(x[i * row.step[0]] + bias[i * row.step[1]]);
+  for (int64_t i = 0; i < row.n; ++i)
+    row.output<T>()[i] = f(x[i * row.step[0]] + bias[i * row.step[1]]);
 }
 
 template <class F>
-void bias_row_f64(const RowArgs& row) {
-  const double* x = row.input<double>(0);
-  const double* bias = row.input<double>(1);
-  double* y = row.output<double>();
-  const F f{};
-  for (int64_t i = 0; i < row.n; ++i) y[i] = f(x[i * row.step[0]] + bias[i * row.step[1]]);
+void fast_bias_row(const RowArgs& row) {
+  const kernels::ElementwiseKernel& kernel = *kernels::best_elementwise().kernel;
+  if (row.step[0] == 0 || row.step[1] == 0) return bias_row<F, float>(row);
+  const auto fn = std::is_same_v<F, GeluErfFn> ? kernel.bias_gelu_erf : kernel.bias_gelu_tanh;
+  fn(row.input<float>(0), row.input<float>(1), row.output<float>(), row.n);
 }
 
 Status infer_bias(InferContext& ctx) {
@@ -195,56 +224,77 @@ Status infer_bias(InferContext& ctx) {
     const Shape& bias = ctx.shape(1);
     SPRUN_TRY(ctx.check(ctx.dtype(1) == ctx.dtype(0), "input and bias have different types"));
     SPRUN_TRY(ctx.check(x.rank() > 0 && bias.rank() == 1 && bias[0] == x.back(),
-                        "bias is " + bias.to_string() + ", expected one element for the last axis of " +
-                            x.to_string()));
+                        "bias is " + bias.to_string() +
+                            ", expected one element for the last axis of " + x.to_string()));
   }
   return infer_same_as_input(ctx);
 }
 
-template <class F>
+template <class F, MapOp kOp>
 Status run_bias(RunContext& ctx) {
-  if (!ctx.has_input(1)) return run_map<F>(ctx, {});
+  if (!ctx.has_input(1)) return run_fast<F, kOp>(ctx, {});
   RowFn* row = nullptr;
-  if (ctx.input(0).dtype == DType::kF32) row = bias_row<F>;
-  if (ctx.input(0).dtype == DType::kF64) row = bias_row_f64<F>;
-  return run_binary(ctx, {.row = row, .f32_row = bias_row<F>, .grain = kMathGrain});
+  if (ctx.input(0).dtype == DType::kF32) row = fast_bias_row<F>;
+  if (ctx.input(0).dtype == DType::kF64) row = bias_row<F, double>;
+  return run_binary(ctx, {.row = row, .f32_row = fast_bias_row<F>});
 }
 
-constexpr OpDef map_op(std::string_view name, Status (*run)(RunContext&), std::string_view domain = "") {
-  return {.domain = domain, .name = name, .infer = infer_same_as_input, .run = run, .flags = kInPlace};
+constexpr OpDef map_op(std::string_view name, Status (*run)(RunContext&),
+                       std::string_view domain = "") {
+  return {
+      .domain = domain, .name = name, .infer = infer_same_as_input, .run = run, .flags = kInPlace};
 }
 
-constexpr std::string_view kMicrosoft = "com.microsoft";
+// Floats run on a vector kernel.
+constexpr OpDef fast_op(std::string_view name, Status (*run)(RunContext&),
+                        std::string_view domain = "") {
+  OpDef def = map_op(name, run, domain);
+  def.prepare = prepare_elementwise;
+  return def;
+}
+
+constexpr OpDef bias_op(std::string_view name, Status (*run)(RunContext&), int16_t min_inputs) {
+  OpDef def = fast_op(name, run, "com.microsoft");
+  def.inputs = {min_inputs, 2};
+  def.infer = infer_bias;
+  return def;
+}
+
+constexpr OpDef gelu_op() {
+  OpDef def = fast_op("Gelu", run_gelu);
+  def.infer = infer_gelu;
+  return def;
+}
+
+constexpr OpDef clip_op() {
+  OpDef def = fast_op("Clip", run_clip);
+  def.inputs = {1, 3};
+  def.infer = infer_clip;
+  return def;
+}
+
 constexpr OpDef kOps[] = {
-    map_op("Relu", run_relu),
-    map_op("LeakyRelu", run_activation<LeakyReluFn, kLeakyReluAttrs>),
+    fast_op("Relu", run_relu),
+    fast_op("LeakyRelu", run_fast_activation<LeakyReluFn, MapOp::kLeakyRelu, kLeakyReluAttrs>),
     map_op("Elu", run_activation<EluFn, kAlphaOne>),
     map_op("Selu", run_activation<SeluFn, kSeluAttrs>),
     map_op("Celu", run_activation<CeluFn, kAlphaOne>),
-    map_op("HardSigmoid", run_activation<HardSigmoidFn, kHardSigmoidAttrs>),
-    map_op("HardSwish", run_activation<HardSwishFn>),
+    fast_op("HardSigmoid",
+            run_fast_activation<HardSigmoidFn, MapOp::kHardSigmoid, kHardSigmoidAttrs>),
+    fast_op("HardSwish", run_hard_swish),
     map_op("Mish", run_activation<MishFn>),
     map_op("Softplus", run_activation<SoftplusFn>),
     map_op("Softsign", run_activation<SoftsignFn>),
     map_op("ThresholdedRelu", run_activation<ThresholdedReluFn, kAlphaOne>),
     map_op("Shrink", run_shrink),
-    map_op("Swish", run_activation<SwishFn, kAlphaOne>),
-    {.name = "Gelu", .infer = infer_gelu, .run = run_gelu, .flags = kInPlace},
-    {.name = "Clip", .inputs = {1, 3}, .infer = infer_clip, .run = run_clip, .flags = kInPlace},
-    map_op("Gelu", run_activation<GeluErfFn>, kMicrosoft),
-    map_op("QuickGelu", run_activation<SwishFn, kQuickGeluAttrs>, kMicrosoft),
-    {.domain = kMicrosoft,
-     .name = "FastGelu",
-     .inputs = {1, 2},
-     .infer = infer_bias,
-     .run = run_bias<GeluTanhFn>,
-     .flags = kInPlace},
-    {.domain = kMicrosoft,
-     .name = "BiasGelu",
-     .inputs = {2, 2},
-     .infer = infer_bias,
-     .run = run_bias<GeluErfFn>,
-     .flags = kInPlace},
+    fast_op("Swish", run_fast_activation<SwishFn, MapOp::kSwish, kAlphaOne>),
+    gelu_op(),
+    clip_op(),
+    fast_op("Gelu", run_fast_activation<GeluErfFn, MapOp::kGeluErf>, "com.microsoft"),
+    fast_op("QuickGelu", run_fast_activation<SwishFn, MapOp::kSwish, kQuickGeluAttrs>,
+            "com.microsoft"),
+    bias_op("FastGelu", run_bias<GeluTanhFn, MapOp::kGeluTanh>, 1),
+    bias_op("BiasGelu", run_bias<GeluErfFn, MapOp::kGeluErf>, 2),
 };
 
 }  // namespace

@@ -9,8 +9,10 @@ Status infer_arg(InferContext& ctx) {
   const Shape& x = ctx.shape(0);
   auto axis = normalize_axis(ctx.attrs().get_int("axis", 0), x.rank());
   if (!axis.ok()) return ctx.error(axis.status().message());
-  SPRUN_TRY(ctx.check(x[*axis] > 0 || x.num_elements(0, *axis) * x.num_elements(*axis + 1, x.rank()) == 0,
-                      "axis " + std::to_string(*axis) + " of " + x.to_string() + " has no elements to choose from"));
+  SPRUN_TRY(
+      ctx.check(x[*axis] > 0 || x.num_elements(0, *axis) * x.num_elements(*axis + 1, x.rank()) == 0,
+                "axis " + std::to_string(*axis) + " of " + x.to_string() +
+                    " has no elements to choose from"));
   Shape out = x;
   out[*axis] = 1;
   if (ctx.attrs().get_int("keepdims", 1) == 0) out.erase(*axis);
@@ -28,7 +30,8 @@ bool beats(C a, C b, bool last) {
 
 // Rows [begin, end) of [outer, n, inner], where a row is one (outer, inner) pair.
 template <bool kMax, class T>
-void choose(const T* x, int64_t* y, int64_t n, int64_t inner, bool last, int64_t begin, int64_t end) {
+void choose(const T* x, int64_t* y, int64_t n, int64_t inner, bool last, int64_t begin,
+            int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const T* p = x + row / inner * n * inner + row % inner;
     auto best = load(*p);
@@ -56,8 +59,9 @@ Status run_arg(RunContext& ctx) {
     using T = typename decltype(tag)::type;
     const T* x = ctx.input(0).as<T>();
     auto* y = ctx.output(0).as<int64_t>();
-    ctx.pool().parallel_for(rows, std::max<int64_t>(1, kCheapGrain / std::max<int64_t>(n, 1)),
-                            [&](int64_t begin, int64_t end, int) { choose<kMax>(x, y, n, inner, last, begin, end); });
+    ctx.pool().parallel_for(
+        rows, std::max<int64_t>(1, kCheapGrain / std::max<int64_t>(n, 1)),
+        [&](int64_t begin, int64_t end, int) { choose<kMax>(x, y, n, inner, last, begin, end); });
     return Status();
   });
 }

@@ -2,12 +2,14 @@
 #include <cmath>
 
 #include "graph/ops/elementwise.h"
+#include "kernels/elementwise/elementwise.h"
 
 namespace sprun::graph {
 namespace {
 
-// Integers wrap around. In their own type that would be undefined for signed ones, and also for uint16, which is promoted
-// to int, where 65535 * 65535 overflows; so they compute in an unsigned type of at least 32 bits.
+// Integers wrap around. In their own type that would be undefined for signed ones, and also for
+// uint16, which is promoted to int, where 65535 * 65535 overflows; so they compute in an unsigned
+// type of at least 32 bits.
 template <class T>
 struct WideType {
   using Type = std::conditional_t<sizeof(T) < 4, uint32_t, std::make_unsigned_t<T>>;
@@ -100,23 +102,46 @@ struct PReluOp {
   }
 };
 
-template <class Op>
-Status run_sign_free(RunContext& ctx) {
-  const DType dtype = ctx.input(0).dtype;
-  if (is_4bit(dtype)) return ctx.error("4-bit integers are not supported");
-  return run_binary(ctx, {.row = sign_free_row<Op>(dtype), .f32_row = binary_row<float, float, Op>});
+template <kernels::BinaryOp kOp>
+void fast_row(const RowArgs& row) {
+  kernels::binary_f32(kOp)(row.input<float>(0), row.step[0], row.input<float>(1), row.step[1],
+                           row.output<float>(), row.n);
 }
 
-template <class Op>
-Status run_signed(RunContext& ctx) {
+// Floats run on a vector kernel; `rows` finds the row function of the other types.
+template <kernels::BinaryOp kOp>
+Status run_fast(RunContext& ctx, RowFn* (*rows)(DType)) {
   const DType dtype = ctx.input(0).dtype;
   if (is_4bit(dtype)) return ctx.error("4-bit integers are not supported");
   return run_binary(
-      ctx, {.row = signed_row<Op>(dtype), .f32_row = binary_row<float, float, Op>, .grain = kMathGrain});
+      ctx, {.row = dtype == DType::kF32 ? fast_row<kOp> : rows(dtype), .f32_row = fast_row<kOp>});
+}
+
+Status run_add(RunContext& ctx) {
+  return run_fast<kernels::BinaryOp::kAdd>(ctx, sign_free_row<AddOp>);
+}
+Status run_sub(RunContext& ctx) {
+  return run_fast<kernels::BinaryOp::kSub>(ctx, sign_free_row<SubOp>);
+}
+Status run_mul(RunContext& ctx) {
+  return run_fast<kernels::BinaryOp::kMul>(ctx, sign_free_row<MulOp>);
+}
+Status run_div(RunContext& ctx) {
+  return run_fast<kernels::BinaryOp::kDiv>(ctx, signed_row<DivOp>);
+}
+
+template <class Op>
+Status run_mod_as(RunContext& ctx) {
+  const DType dtype = ctx.input(0).dtype;
+  if (is_4bit(dtype)) return ctx.error("4-bit integers are not supported");
+  return run_binary(
+      ctx,
+      {.row = signed_row<Op>(dtype), .f32_row = binary_row<float, float, Op>, .grain = kMathGrain});
 }
 
 Status run_mod(RunContext& ctx) {
-  return ctx.attrs().get_int("fmod", 0) != 0 ? run_signed<TruncModOp>(ctx) : run_signed<FloorModOp>(ctx);
+  return ctx.attrs().get_int("fmod", 0) != 0 ? run_mod_as<TruncModOp>(ctx)
+                                             : run_mod_as<FloorModOp>(ctx);
 }
 
 // --- Pow: base and exponent may have different types
@@ -138,8 +163,8 @@ T int_power(T base, int64_t exponent) {
   return static_cast<T>(result);
 }
 
-// A block of exponents in the one type that keeps them: int64 for integers (the parity of huge ones survives),
-// double for floats.
+// A block of exponents in the one type that keeps them: int64 for integers (the parity of huge ones
+// survives), double for floats.
 void load_exponents(DType dtype, const void* src, int64_t n, int64_t* ints, double* reals) {
   struct NoErrors {
     Status error(const std::string&) const { return {}; }
@@ -149,7 +174,8 @@ void load_exponents(DType dtype, const void* src, int64_t n, int64_t* ints, doub
     const T* from = static_cast<const T*>(src);
     if constexpr (std::is_integral_v<T>) {
       for (int64_t i = 0; i < n; ++i) {
-        const bool huge = std::is_same_v<T, uint64_t> && (static_cast<uint64_t>(from[i]) >> 63) != 0;
+        const bool huge =
+            std::is_same_v<T, uint64_t> && (static_cast<uint64_t>(from[i]) >> 63) != 0;
         ints[i] = huge ? std::numeric_limits<int64_t>::max() - 1 + static_cast<int64_t>(from[i] & 1)
                        : static_cast<int64_t>(from[i]);
         reals[i] = static_cast<double>(from[i]);
@@ -207,10 +233,37 @@ Status infer_pow(InferContext& ctx) {
   return {};
 }
 
+// The map that computes x ** exponent for every x, if there is one.
+std::optional<kernels::MapOp> map_of_exponent(double exponent) {
+  if (exponent == 2) return kernels::MapOp::kSquare;
+  if (exponent == 3) return kernels::MapOp::kCube;
+  if (exponent == 0.5) return kernels::MapOp::kPowHalf;
+  if (exponent == -0.5) return kernels::MapOp::kPowMinusHalf;
+  if (exponent == -1) return kernels::MapOp::kReciprocal;
+  return std::nullopt;
+}
+
+// Float base and one exponent for all elements, as norms and Gelu use it. False if that is not so.
+bool run_fast_pow(RunContext& ctx, Status* status) {
+  const DType dtype = ctx.input(0).dtype;
+  if (!is_float(dtype) || dtype == DType::kF64 || ctx.input(1).num_elements() != 1) return false;
+  if (!(ctx.input(0).shape == ctx.output(0).shape)) return false;
+  const auto exponent = read_scalar(ctx.input(1));
+  const auto op = exponent.ok() ? map_of_exponent(*exponent) : std::nullopt;
+  if (!op) return false;
+  *status = run_float_map(ctx, kernels::map_f32(*op), nullptr, {}, kCheapGrain);
+  return true;
+}
+
 Status run_pow(RunContext& ctx) {
+  Status status;
+  if (run_fast_pow(ctx, &status)) return status;
   const PowParams params{ctx.input(1).dtype};
-  const auto valid = [](DType dtype) { return (is_float(dtype) || is_integer(dtype)) && !is_4bit(dtype); };
-  SPRUN_TRY(ctx.check(valid(ctx.input(0).dtype) && valid(params.exponent), "base and exponent must be numbers"));
+  const auto valid = [](DType dtype) {
+    return (is_float(dtype) || is_integer(dtype)) && !is_4bit(dtype);
+  };
+  SPRUN_TRY(ctx.check(valid(ctx.input(0).dtype) && valid(params.exponent),
+                      "base and exponent must be numbers"));
   return dispatch_numeric(ctx, ctx.input(0).dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     return run_binary(ctx, {.row = pow_row<T>, .params = &params, .grain = kMathGrain});
@@ -247,15 +300,25 @@ Status run_prelu(RunContext& ctx) {
                           .second = &slope});
 }
 
-constexpr Arity kTwo = {2, 2};
+constexpr OpDef binary_op(std::string_view name, Status (*run)(RunContext&),
+                          Status (*infer)(InferContext&),
+                          Status (*prepare)(PrepareContext&) = nullptr) {
+  return {.name = name,
+          .inputs = {2, 2},
+          .infer = infer,
+          .run = run,
+          .prepare = prepare,
+          .flags = kInPlace};
+}
+
 constexpr OpDef kOps[] = {
-    {.name = "Add", .inputs = kTwo, .infer = infer_binary, .run = run_sign_free<AddOp>, .flags = kInPlace},
-    {.name = "Sub", .inputs = kTwo, .infer = infer_binary, .run = run_sign_free<SubOp>, .flags = kInPlace},
-    {.name = "Mul", .inputs = kTwo, .infer = infer_binary, .run = run_sign_free<MulOp>, .flags = kInPlace},
-    {.name = "Div", .inputs = kTwo, .infer = infer_binary, .run = run_signed<DivOp>, .flags = kInPlace},
-    {.name = "Mod", .inputs = kTwo, .infer = infer_binary, .run = run_mod, .flags = kInPlace},
-    {.name = "Pow", .inputs = kTwo, .infer = infer_pow, .run = run_pow, .flags = kInPlace},
-    {.name = "PRelu", .inputs = kTwo, .infer = infer_prelu, .run = run_prelu, .flags = kInPlace},
+    binary_op("Add", run_add, infer_binary, prepare_elementwise),
+    binary_op("Sub", run_sub, infer_binary, prepare_elementwise),
+    binary_op("Mul", run_mul, infer_binary, prepare_elementwise),
+    binary_op("Div", run_div, infer_binary, prepare_elementwise),
+    binary_op("Mod", run_mod, infer_binary),
+    binary_op("Pow", run_pow, infer_pow),
+    binary_op("PRelu", run_prelu, infer_prelu),
 };
 
 }  // namespace

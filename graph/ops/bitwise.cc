@@ -25,8 +25,8 @@ struct XorOp {
   }
 };
 
-// Shifting by a negative number or by all bits leaves what the fill bits give: 0, or -1 for a negative number that
-// moves right (BitShift-28).
+// Shifting by a negative number or by all bits leaves what the fill bits give: 0, or -1 for a
+// negative number that moves right (BitShift-28).
 struct ShiftLeftOp {
   template <class T>
   static T apply(T x, T by) {
@@ -38,7 +38,8 @@ struct ShiftLeftOp {
 struct ShiftRightOp {
   template <class T>
   static T apply(T x, T by) {
-    if (by < 0 || static_cast<uint64_t>(by) >= 8 * sizeof(T)) return x < 0 ? static_cast<T>(-1) : T{0};
+    if (by < 0 || static_cast<uint64_t>(by) >= 8 * sizeof(T))
+      return x < 0 ? static_cast<T>(-1) : T{0};
     return static_cast<T>(x >> by);
   }
 };
@@ -99,7 +100,11 @@ constexpr OpDef kOps[] = {
     binary_op("BitwiseOr", run_by_size<OrOp>),
     binary_op("BitwiseXor", run_by_size<XorOp>),
     {.name = "BitwiseNot", .infer = infer_same_as_input, .run = run_not, .flags = kInPlace},
-    {.name = "BitShift", .inputs = {2, 2}, .infer = infer_shift, .run = run_shift, .flags = kInPlace},
+    {.name = "BitShift",
+     .inputs = {2, 2},
+     .infer = infer_shift,
+     .run = run_shift,
+     .flags = kInPlace},
 };
 
 }  // namespace

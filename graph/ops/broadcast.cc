@@ -7,10 +7,10 @@ namespace {
 
 size_t at(int i) { return static_cast<size_t>(i); }
 
-// True if, for every input, one step of axis `outer` is the whole of the next axis of size `inner_dim`, so that the
-// two are one axis.
-bool can_merge(const BroadcastLoop& loop, int outer, const std::array<int64_t, kMaxBroadcastInputs>& inner_strides,
-               int64_t inner_dim) {
+// True if, for every input, one step of axis `outer` is the whole of the next axis of size
+// `inner_dim`, so that the two are one axis.
+bool can_merge(const BroadcastLoop& loop, int outer,
+               const std::array<int64_t, kMaxBroadcastInputs>& inner_strides, int64_t inner_dim) {
   for (int k = 0; k < loop.num_inputs; ++k) {
     if (loop.strides[at(k)][at(outer)] != inner_strides[at(k)] * inner_dim) return false;
   }
@@ -58,7 +58,8 @@ void run_range(const BroadcastLoop& loop, const RowPass& pass, int64_t begin, in
   while (begin < end) {
     row.n = std::min(end - begin, loop.dims[at(inner)] - cursor.index[at(inner)]);
     for (int k = 0; k < loop.num_inputs; ++k) {
-      row.in[at(k)] = static_cast<const char*>(pass.in[at(k)]) + cursor.offset[at(k)] * pass.in_size[at(k)];
+      row.in[at(k)] =
+          static_cast<const char*>(pass.in[at(k)]) + cursor.offset[at(k)] * pass.in_size[at(k)];
     }
     row.out = static_cast<char*>(pass.out) + begin * pass.out_size;
     pass.fn(row);
@@ -95,7 +96,8 @@ BroadcastLoop make_broadcast_loop(std::initializer_list<const Shape*> inputs, co
 }
 
 void run_rows(ThreadPool& pool, const BroadcastLoop& loop, const RowPass& pass) {
-  pool.parallel_for(loop.total, pass.grain, [&](int64_t begin, int64_t end, int) { run_range(loop, pass, begin, end); });
+  pool.parallel_for(loop.total, pass.grain,
+                    [&](int64_t begin, int64_t end, int) { run_range(loop, pass, begin, end); });
 }
 
 }  // namespace sprun::graph

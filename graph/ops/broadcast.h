@@ -1,10 +1,13 @@
-// The broadcast engine: every op that combines up to three tensors element by element runs through it.
+// The broadcast engine: every op that combines up to three tensors element by element runs through
+// it.
 //
 //   const BroadcastLoop loop = make_broadcast_loop({&a.shape, &b.shape}, out.shape);
-//   run_rows(ctx.pool(), loop, {.in = {a.data, b.data}, .in_size = {4, 4}, .out = out.data, .out_size = 4, .fn = add_row});
+//   run_rows(ctx.pool(), loop, {.in = {a.data, b.data}, .in_size = {4, 4}, .out = out.data,
+//   .out_size = 4, .fn = add_row});
 //
-// Axes that every input walks in the same way are merged first, so that most broadcasts end as one long row or a few of
-// them. An op then only says what to do with one row, in which an input is either contiguous or a single value.
+// Axes that every input walks in the same way are merged first, so that most broadcasts end as one
+// long row or a few of them. An op then only says what to do with one row, in which an input is
+// either contiguous or a single value.
 #pragma once
 
 #include <algorithm>
@@ -19,14 +22,15 @@ namespace sprun::graph {
 
 inline constexpr int kMaxBroadcastInputs = 3;
 
-// Elements of work that are worth a task: cheap operations (an addition) and dear ones (a call into libm).
+// Elements of work that are worth a task: cheap operations (an addition) and dear ones (a call into
+// libm).
 inline constexpr int64_t kCheapGrain = 16384;
 inline constexpr int64_t kMathGrain = 2048;
 
 struct BroadcastLoop {
-  int rank = 0;        // after merging, at least 1
+  int rank = 0;  // after merging, at least 1
   int num_inputs = 0;
-  int64_t total = 0;   // elements of the output
+  int64_t total = 0;  // elements of the output
   std::array<int64_t, kMaxRank> dims{};
   // In elements, outermost axis first. The innermost stride is 0 or 1.
   std::array<std::array<int64_t, kMaxRank>, kMaxBroadcastInputs> strides{};
@@ -35,8 +39,8 @@ struct BroadcastLoop {
 // Precondition: every shape broadcasts to `out`.
 BroadcastLoop make_broadcast_loop(std::initializer_list<const Shape*> inputs, const Shape& out);
 
-// One row: out[i] = f(in[0][i * step[0]], ...), 0 <= i < n, n >= 1. step is 0 or 1. `out` may be in[0] where step[0]
-// is 1.
+// One row: out[i] = f(in[0][i * step[0]], ...), 0 <= i < n, n >= 1. step is 0 or 1. `out` may be
+// in[0] where step[0] is 1.
 struct RowArgs {
   std::array<const void*, kMaxBroadcastInputs> in{};
   std::array<int64_t, kMaxBroadcastInputs> step{};

@@ -1,8 +1,8 @@
 // Cast and CastLike between every pair of element types.
 //
-// Elements go through blocks of one of three wide types (double for floats, int64 for signed, uint64 for unsigned
-// integers and bool), so that N types need N loads and 3 N stores, not N * N loops. The conversions that
-// transformers use have direct loops.
+// Elements go through blocks of one of three wide types (double for floats, int64 for signed,
+// uint64 for unsigned integers and bool), so that N types need N loads and 3 N stores, not N * N
+// loops. The conversions that transformers use have direct loops.
 #include <cstddef>
 #include <cstring>
 
@@ -15,9 +15,10 @@ constexpr int64_t kBlock = 256;
 
 // Integer and bool sources are exact in 64 bits, floats in double.
 template <class T>
-using WideOf = std::conditional_t<
-    std::is_same_v<T, Float16> || std::is_same_v<T, BFloat16> || std::is_floating_point_v<T>, double,
-    std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>>;
+using WideOf =
+    std::conditional_t<std::is_same_v<T, Float16> || std::is_same_v<T, BFloat16> ||
+                           std::is_floating_point_v<T>,
+                       double, std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>>;
 
 template <class T>
 void load_block(const T* x, int64_t n, void* wide) {
@@ -86,7 +87,9 @@ struct TwoSteps {
 Status find_two_steps(const RunContext& ctx, DType from, DType to, TwoSteps* steps) {
   return dispatch_any(ctx, from, [&](auto from_tag) {
     using From = typename decltype(from_tag)::type;
-    steps->load = [](const void* x, int64_t n, void* wide) { load_block(static_cast<const From*>(x), n, wide); };
+    steps->load = [](const void* x, int64_t n, void* wide) {
+      load_block(static_cast<const From*>(x), n, wide);
+    };
     return dispatch_any(ctx, to, [&](auto to_tag) {
       steps->store = store_wide<typename decltype(to_tag)::type, WideOf<From>>;
       return Status();
@@ -124,38 +127,54 @@ void cast_narrow(const CastPass& pass, int64_t begin, int64_t end) {
 void cast_copy(const CastPass& pass, int64_t begin, int64_t end) {
   const int64_t size = dtype_size(pass.from);
   if (pass.x != pass.y) {
-    std::memcpy(pass.y + begin * size, pass.x + begin * size, static_cast<size_t>((end - begin) * size));
+    std::memcpy(pass.y + begin * size, pass.x + begin * size,
+                static_cast<size_t>((end - begin) * size));
   }
 }
 
-constexpr int pair_of(DType from, DType to) { return static_cast<int>(from) << 8 | static_cast<int>(to); }
+constexpr int pair_of(DType from, DType to) {
+  return static_cast<int>(from) << 8 | static_cast<int>(to);
+}
 
 // The casts found in transformer graphs: attention masks, positions and lengths, mixed precision.
 CastFn* find_direct(DType from, DType to) {
   if (from == to) return cast_copy;
   switch (pair_of(from, to)) {
     case pair_of(DType::kF16, DType::kF32):
-    case pair_of(DType::kBf16, DType::kF32): return cast_widen;
+    case pair_of(DType::kBf16, DType::kF32):
+      return cast_widen;
     case pair_of(DType::kF32, DType::kF16):
-    case pair_of(DType::kF32, DType::kBf16): return cast_narrow;
-    case pair_of(DType::kS64, DType::kF32): return cast_direct<int64_t, float>;
-    case pair_of(DType::kS32, DType::kF32): return cast_direct<int32_t, float>;
-    case pair_of(DType::kU8, DType::kF32): return cast_direct<uint8_t, float>;
-    case pair_of(DType::kS8, DType::kF32): return cast_direct<int8_t, float>;
-    case pair_of(DType::kF32, DType::kS64): return cast_direct<float, int64_t>;
-    case pair_of(DType::kF32, DType::kS32): return cast_direct<float, int32_t>;
-    case pair_of(DType::kS64, DType::kS32): return cast_direct<int64_t, int32_t>;
-    case pair_of(DType::kS32, DType::kS64): return cast_direct<int32_t, int64_t>;
-    case pair_of(DType::kBool, DType::kF32): return cast_bool_to_f32;
-    default: return nullptr;
+    case pair_of(DType::kF32, DType::kBf16):
+      return cast_narrow;
+    case pair_of(DType::kS64, DType::kF32):
+      return cast_direct<int64_t, float>;
+    case pair_of(DType::kS32, DType::kF32):
+      return cast_direct<int32_t, float>;
+    case pair_of(DType::kU8, DType::kF32):
+      return cast_direct<uint8_t, float>;
+    case pair_of(DType::kS8, DType::kF32):
+      return cast_direct<int8_t, float>;
+    case pair_of(DType::kF32, DType::kS64):
+      return cast_direct<float, int64_t>;
+    case pair_of(DType::kF32, DType::kS32):
+      return cast_direct<float, int32_t>;
+    case pair_of(DType::kS64, DType::kS32):
+      return cast_direct<int64_t, int32_t>;
+    case pair_of(DType::kS32, DType::kS64):
+      return cast_direct<int32_t, int64_t>;
+    case pair_of(DType::kBool, DType::kF32):
+      return cast_bool_to_f32;
+    default:
+      return nullptr;
   }
 }
 
 Status infer_cast_to(InferContext& ctx, DType to) {
   for (const DType dtype : {ctx.dtype(0), to}) {
     SPRUN_TRY(ctx.check(dtype_size(dtype) > 0,
-                        "casting " + std::string(dtype_name(ctx.dtype(0))) + " to " + std::string(dtype_name(to)) +
-                            " (type " + std::to_string(static_cast<int>(to)) + ") is not supported"));
+                        "casting " + std::string(dtype_name(ctx.dtype(0))) + " to " +
+                            std::string(dtype_name(to)) + " (type " +
+                            std::to_string(static_cast<int>(to)) + ") is not supported"));
   }
   ctx.set_output(0, to, ctx.shape(0));
   return {};
@@ -163,19 +182,23 @@ Status infer_cast_to(InferContext& ctx, DType to) {
 
 Status infer_cast(InferContext& ctx) {
   const Attr* attr = ctx.attrs().find("to");
-  SPRUN_TRY(ctx.check(attr != nullptr && std::holds_alternative<int64_t>(*attr), "attribute 'to' is missing"));
+  SPRUN_TRY(ctx.check(attr != nullptr && std::holds_alternative<int64_t>(*attr),
+                      "attribute 'to' is missing"));
   const int64_t to = std::get<int64_t>(*attr);
-  SPRUN_TRY(ctx.check(to > 0 && to <= 255, "attribute 'to' is " + std::to_string(to) + ", which is no element type"));
+  SPRUN_TRY(ctx.check(to > 0 && to <= 255,
+                      "attribute 'to' is " + std::to_string(to) + ", which is no element type"));
   return infer_cast_to(ctx, static_cast<DType>(to));
 }
 
 Status infer_cast_like(InferContext& ctx) { return infer_cast_to(ctx, ctx.dtype(1)); }
 
 Status run_cast(RunContext& ctx) {
-  const CastPass pass{ctx.input(0).as<char>(), ctx.output(0).as<char>(), ctx.input(0).dtype, ctx.output(0).dtype};
+  const CastPass pass{ctx.input(0).as<char>(), ctx.output(0).as<char>(), ctx.input(0).dtype,
+                      ctx.output(0).dtype};
   const int64_t n = ctx.input(0).num_elements();
   if (CastFn* direct = find_direct(pass.from, pass.to)) {
-    ctx.pool().parallel_for(n, kCheapGrain, [&](int64_t begin, int64_t end, int) { direct(pass, begin, end); });
+    ctx.pool().parallel_for(n, kCheapGrain,
+                            [&](int64_t begin, int64_t end, int) { direct(pass, begin, end); });
     return {};
   }
   TwoSteps steps;
@@ -195,7 +218,11 @@ Status run_cast(RunContext& ctx) {
 
 constexpr OpDef kOps[] = {
     {.name = "Cast", .since = 6, .infer = infer_cast, .run = run_cast, .flags = kInPlace},
-    {.name = "CastLike", .inputs = {2, 2}, .infer = infer_cast_like, .run = run_cast, .flags = kInPlace},
+    {.name = "CastLike",
+     .inputs = {2, 2},
+     .infer = infer_cast_like,
+     .run = run_cast,
+     .flags = kInPlace},
 };
 
 }  // namespace

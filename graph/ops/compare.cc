@@ -65,7 +65,8 @@ Status run_order(RunContext& ctx) {
 
 Status run_equal(RunContext& ctx) {
   const DType dtype = ctx.input(0).dtype;
-  if (dtype == DType::kBool) return run_binary(ctx, {.row = binary_row<uint8_t, bool, SameTruthOp>});
+  if (dtype == DType::kBool)
+    return run_binary(ctx, {.row = binary_row<uint8_t, bool, SameTruthOp>});
   return run_binary(ctx, {.row = sign_free_row<EqualOp, bool>(dtype),
                           .f32_row = binary_row<float, bool, EqualOp>,
                           .narrow_output = false});
@@ -74,12 +75,14 @@ Status run_equal(RunContext& ctx) {
 template <class Op>
 Status run_logical(RunContext& ctx) {
   const DType dtype = ctx.input(0).dtype;
-  SPRUN_TRY(ctx.check(dtype == DType::kBool, "expected bool inputs, got " + std::string(dtype_name(dtype))));
+  SPRUN_TRY(ctx.check(dtype == DType::kBool,
+                      "expected bool inputs, got " + std::string(dtype_name(dtype))));
   return run_binary(ctx, {.row = binary_row<uint8_t, bool, Op>});
 }
 
 constexpr OpDef compare_op(std::string_view name, Status (*run)(RunContext&)) {
-  return {.name = name, .inputs = {2, 2}, .infer = infer_binary_bool, .run = run, .flags = kInPlace};
+  return {
+      .name = name, .inputs = {2, 2}, .infer = infer_binary_bool, .run = run, .flags = kInPlace};
 }
 
 constexpr OpDef kOps[] = {

@@ -6,8 +6,9 @@ namespace sprun::graph {
 namespace {
 
 Status infer_cumulative(InferContext& ctx) {
-  SPRUN_TRY(ctx.check(ctx.dtype(1) == DType::kS32 || ctx.dtype(1) == DType::kS64,
-                      "axis is " + std::string(dtype_name(ctx.dtype(1))) + ", expected int32 or int64"));
+  SPRUN_TRY(
+      ctx.check(ctx.dtype(1) == DType::kS32 || ctx.dtype(1) == DType::kS64,
+                "axis is " + std::string(dtype_name(ctx.dtype(1))) + ", expected int32 or int64"));
   return infer_same_as_input(ctx);
 }
 
@@ -58,12 +59,14 @@ Status run_cumulative(RunContext& ctx) {
     using T = typename decltype(tag)::type;
     const T* x = ctx.input(0).as<T>();
     T* y = ctx.output(0).as<T>();
-    ctx.pool().parallel_for(lines, std::max<int64_t>(1, kCheapGrain / n), [&](int64_t begin, int64_t end, int) {
-      for (int64_t line = begin; line < end; ++line) {
-        const int64_t start = line / inner * n * inner + line % inner + (reverse ? (n - 1) * inner : 0);
-        scan_line<Op>(x + start, y + start, n, reverse ? -inner : inner, exclusive);
-      }
-    });
+    ctx.pool().parallel_for(
+        lines, std::max<int64_t>(1, kCheapGrain / n), [&](int64_t begin, int64_t end, int) {
+          for (int64_t line = begin; line < end; ++line) {
+            const int64_t start =
+                line / inner * n * inner + line % inner + (reverse ? (n - 1) * inner : 0);
+            scan_line<Op>(x + start, y + start, n, reverse ? -inner : inner, exclusive);
+          }
+        });
     return Status();
   });
 }

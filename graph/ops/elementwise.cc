@@ -1,19 +1,9 @@
 #include "graph/ops/elementwise.h"
 
+#include "kernels/elementwise/elementwise.h"
+
 namespace sprun::graph {
 namespace {
-
-template <class H>
-void widen_as(const void* src, float* dst, int64_t n) {
-  const H* from = static_cast<const H*>(src);
-  for (int64_t i = 0; i < n; ++i) dst[i] = to_float(from[i]);
-}
-
-template <class H>
-void narrow_as(const float* src, void* dst, int64_t n) {
-  H* to = static_cast<H*>(dst);
-  for (int64_t i = 0; i < n; ++i) to[i] = store<H>(src[i]);
-}
 
 struct HalfRow {
   RowFn* f32_row;
@@ -37,9 +27,9 @@ void half_binary_row(const RowArgs& row) {
 }
 
 Status infer_binary_as(InferContext& ctx, DType out) {
-  SPRUN_TRY(ctx.check(ctx.dtype(0) == ctx.dtype(1), "inputs have different types: " +
-                                                        std::string(dtype_name(ctx.dtype(0))) + " and " +
-                                                        std::string(dtype_name(ctx.dtype(1)))));
+  SPRUN_TRY(ctx.check(ctx.dtype(0) == ctx.dtype(1),
+                      "inputs have different types: " + std::string(dtype_name(ctx.dtype(0))) +
+                          " and " + std::string(dtype_name(ctx.dtype(1)))));
   auto second = second_shape(ctx.attrs(), ctx.opset(), ctx.shape(0), ctx.shape(1));
   if (!second.ok()) return ctx.error(second.status().message());
   auto shape = broadcast_shapes(ctx.shape(0), *second);
@@ -51,35 +41,53 @@ Status infer_binary_as(InferContext& ctx, DType out) {
 }  // namespace
 
 void widen(DType dtype, const void* src, float* dst, int64_t n) {
-  dtype == DType::kF16 ? widen_as<Float16>(src, dst, n) : widen_as<BFloat16>(src, dst, n);
+  const kernels::ElementwiseKernel& kernel = *kernels::best_elementwise().kernel;
+  (dtype == DType::kF16 ? kernel.f16_to_f32 : kernel.bf16_to_f32)(static_cast<const uint16_t*>(src),
+                                                                  dst, n);
 }
 
 void narrow(DType dtype, const float* src, void* dst, int64_t n) {
-  dtype == DType::kF16 ? narrow_as<Float16>(src, dst, n) : narrow_as<BFloat16>(src, dst, n);
+  const kernels::ElementwiseKernel& kernel = *kernels::best_elementwise().kernel;
+  (dtype == DType::kF16 ? kernel.f32_to_f16 : kernel.f32_to_bf16)(src, static_cast<uint16_t*>(dst),
+                                                                  n);
 }
 
-Status run_float_map(RunContext& ctx, MapFn<float>* f32, MapFn<double>* f64, MapParams params, int64_t grain) {
+Status prepare_elementwise(PrepareContext& ctx) {
+  const DType dtype = ctx.input(0).dtype;
+  if (is_float(dtype) && dtype != DType::kF64) {
+    ctx.kernel = kernels::best_elementwise().name;
+    ctx.regime = "bandwidth-bound";
+  }
+  return {};
+}
+
+Status run_float_map(RunContext& ctx, MapFn<float>* f32, MapFn<double>* f64, MapParams params,
+                     int64_t grain) {
   const DType dtype = ctx.input(0).dtype;
   switch (dtype) {
     case DType::kF32:
-      return run_typed_map<float, float>(ctx, grain,
-                                         [&](const float* x, float* y, int64_t n) { f32(x, y, n, params); });
+      return run_typed_map<float, float>(ctx, grain, [&](const float* x, float* y, int64_t n) {
+        f32(x, y, n, params.a, params.b);
+      });
     case DType::kF64:
-      return run_typed_map<double, double>(ctx, grain,
-                                           [&](const double* x, double* y, int64_t n) { f64(x, y, n, params); });
+      return run_typed_map<double, double>(ctx, grain, [&](const double* x, double* y, int64_t n) {
+        f64(x, y, n, params.a, params.b);
+      });
     case DType::kF16:
     case DType::kBf16:
-      return run_typed_map<uint16_t, uint16_t>(ctx, grain, [&](const uint16_t* x, uint16_t* y, int64_t n) {
-        alignas(64) std::array<float, kHalfBlock> block;
-        for (int64_t i = 0; i < n; i += kHalfBlock) {
-          const int64_t count = std::min(kHalfBlock, n - i);
-          widen(dtype, x + i, block.data(), count);
-          f32(block.data(), block.data(), count, params);
-          narrow(dtype, block.data(), y + i, count);
-        }
-      });
+      return run_typed_map<uint16_t, uint16_t>(
+          ctx, grain, [&](const uint16_t* x, uint16_t* y, int64_t n) {
+            alignas(64) std::array<float, kHalfBlock> block;
+            for (int64_t i = 0; i < n; i += kHalfBlock) {
+              const int64_t count = std::min(kHalfBlock, n - i);
+              widen(dtype, x + i, block.data(), count);
+              f32(block.data(), block.data(), count, params.a, params.b);
+              narrow(dtype, block.data(), y + i, count);
+            }
+          });
     default:
-      return ctx.error("element type " + std::string(dtype_name(dtype)) + " is not supported, expected a float type");
+      return ctx.error("element type " + std::string(dtype_name(dtype)) +
+                       " is not supported, expected a float type");
   }
 }
 

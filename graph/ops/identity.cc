@@ -17,7 +17,8 @@ Status run_identity(RunContext& ctx) {
   return {};
 }
 
-// --- Dropout. From opset 12 ratio and training_mode are inputs; before, graphs that reach a runtime are for inference.
+// --- Dropout. From opset 12 ratio and training_mode are inputs; before, graphs that reach a
+// runtime are for inference.
 
 Status infer_dropout(InferContext& ctx) {
   ctx.set_output(0, ctx.dtype(0), ctx.shape(0));
@@ -25,11 +26,13 @@ Status infer_dropout(InferContext& ctx) {
   return {};
 }
 
-// Keeps each element with probability 1 - ratio and scales it by 1 / (1 - ratio). The generator is MT19937 with 53-bit
-// doubles, as in NumPy's legacy generator, so that a seed gives the mask that the ONNX reference draws.
+// Keeps each element with probability 1 - ratio and scales it by 1 / (1 - ratio). The generator is
+// MT19937 with 53-bit doubles, as in NumPy's legacy generator, so that a seed gives the mask that
+// the ONNX reference draws.
 class DropoutMask {
  public:
-  DropoutMask(int64_t seed, double ratio) : generator_(static_cast<uint32_t>(seed)), ratio_(ratio) {}
+  DropoutMask(int64_t seed, double ratio)
+      : generator_(static_cast<uint32_t>(seed)), ratio_(ratio) {}
 
   bool keep() {
     const uint64_t high = generator_() >> 5;
@@ -43,7 +46,8 @@ class DropoutMask {
 };
 
 Status run_training(RunContext& ctx, double ratio) {
-  SPRUN_TRY(ctx.check(ratio >= 0 && ratio < 1, "ratio is " + std::to_string(ratio) + ", expected [0, 1)"));
+  SPRUN_TRY(ctx.check(ratio >= 0 && ratio < 1,
+                      "ratio is " + std::to_string(ratio) + ", expected [0, 1)"));
   DropoutMask mask(ctx.attrs().get_int("seed", 0), ratio);
   uint8_t* kept = ctx.has_output(1) ? ctx.output(1).as<uint8_t>() : nullptr;
   const int64_t n = ctx.input(0).num_elements();

@@ -1,4 +1,6 @@
 // ReduceSum, Mean, Max, Min, Prod, L1, L2, LogSum, LogSumExp and SumSquare.
+#include "kernels/reduce/reduce.h"
+
 #include <cmath>
 #include <limits>
 
@@ -8,7 +10,8 @@
 namespace sprun::graph {
 namespace {
 
-// --- reducers. Floats add up in double; integers wrap around in 64 bits and drop high bits at the end.
+// --- reducers. Floats add up in double; integers wrap around in 64 bits and drop high bits at the
+// end.
 
 template <class T>
 inline constexpr bool kIsReal = !std::is_integral_v<T>;
@@ -83,7 +86,9 @@ template <class T>
 struct L2Reducer : Summing<T> {
   using Acc = double;
   static Acc init() { return 0; }
-  static void step(Acc& acc, T x) { acc += static_cast<double>(load(x)) * static_cast<double>(load(x)); }
+  static void step(Acc& acc, T x) {
+    acc += static_cast<double>(load(x)) * static_cast<double>(load(x));
+  }
   static T finish(Acc acc, int64_t) { return from_double<T>(std::sqrt(acc)); }
 };
 
@@ -176,9 +181,11 @@ struct MinReducer {
 
 // --- axes: an attribute in old opsets, input 1 in new ones
 
-// Marks the axes to reduce. Neither given, or an empty list: all of them, or none with noop_with_empty_axes.
+// Marks the axes to reduce. Neither given, or an empty list: all of them, or none with
+// noop_with_empty_axes.
 template <class Ctx>
-Status read_axes(const Ctx& ctx, const std::optional<std::vector<int64_t>>& axes, int rank, AxisMask* mask) {
+Status read_axes(const Ctx& ctx, const std::optional<std::vector<int64_t>>& axes, int rank,
+                 AxisMask* mask) {
   if (!axes || axes->empty()) {
     const bool none = ctx.attrs().get_int("noop_with_empty_axes", 0) != 0;
     std::fill_n(mask->begin(), rank, !none);
@@ -212,6 +219,31 @@ Status infer_reduce(InferContext& ctx) {
   return {};
 }
 
+// The kernel that reduces float rows to what Reducer::finish() takes; nullptr if there is none.
+template <class Reducer>
+kernels::ReduceRowsF32Fn* row_kernel() {
+  const kernels::ReduceKernel& kernel = *kernels::best_reduce().kernel;
+  if constexpr (std::is_base_of_v<SumReducer<float>, Reducer>) return kernel.sum;
+  if constexpr (std::is_same_v<Reducer, L1Reducer<float>>) return kernel.sum_abs;
+  if constexpr (std::is_same_v<Reducer, L2Reducer<float>>) return kernel.sum_squares;
+  if constexpr (std::is_same_v<Reducer, SumSquareReducer<float>>) return kernel.sum_squares;
+  if constexpr (std::is_same_v<Reducer, MaxReducer<float>>) return kernel.max;
+  if constexpr (std::is_same_v<Reducer, MinReducer<float>>) return kernel.min;
+  return nullptr;
+}
+
+// Reduction of [outputs, n] over the last axis.
+template <class Reducer>
+void reduce_f32_rows(RunContext& ctx, kernels::ReduceRowsF32Fn* kernel, int64_t n) {
+  const float* x = ctx.input(0).as<float>();
+  float* y = ctx.output(0).as<float>();
+  ctx.pool().parallel_for(ctx.output(0).num_elements(), std::max<int64_t>(1, kCheapGrain / n),
+                          [&](int64_t begin, int64_t end, int) {
+                            kernel(x + begin * n, end - begin, n, n, y + begin);
+                            for (int64_t i = begin; i < end; ++i) y[i] = Reducer::finish(y[i], n);
+                          });
+}
+
 template <class Reducer>
 void reduce(RunContext& ctx, const AxisMask& mask) {
   const auto* x = ctx.input(0).as<typename Reducer::In>();
@@ -222,9 +254,17 @@ void reduce(RunContext& ctx, const AxisMask& mask) {
     return;
   }
   const ReduceLoop loop = make_reduce_loop(ctx.input(0).shape, mask);
+  if constexpr (std::is_same_v<typename Reducer::In, float> &&
+                std::is_floating_point_v<typename Reducer::Acc>) {
+    auto* kernel = row_kernel<Reducer>();
+    if (kernel != nullptr && loop.inner_reduced && loop.reduced.rank == 1) {
+      return reduce_f32_rows<Reducer>(ctx, kernel, loop.reduced.dims[0]);
+    }
+  }
   const int64_t grain = std::max<int64_t>(1, kCheapGrain / loop.reduced.count());
   ctx.pool().parallel_for(outputs, grain, [&](int64_t begin, int64_t end, int) {
-    loop.inner_reduced ? reduce_rows<Reducer>(loop, x, y, begin, end) : reduce_columns<Reducer>(loop, x, y, begin, end);
+    loop.inner_reduced ? reduce_rows<Reducer>(loop, x, y, begin, end)
+                       : reduce_columns<Reducer>(loop, x, y, begin, end);
   });
 }
 
@@ -232,11 +272,16 @@ void reduce(RunContext& ctx, const AxisMask& mask) {
 template <class Fn>
 Status dispatch_summable(const RunContext& ctx, DType dtype, const Fn& fn) {
   switch (dtype) {
-    case DType::kU32: return fn(TypeTag<uint32_t>{});
-    case DType::kS32: return fn(TypeTag<int32_t>{});
-    case DType::kU64: return fn(TypeTag<uint64_t>{});
-    case DType::kS64: return fn(TypeTag<int64_t>{});
-    default: return dispatch_real(ctx, dtype, fn);
+    case DType::kU32:
+      return fn(TypeTag<uint32_t>{});
+    case DType::kS32:
+      return fn(TypeTag<int32_t>{});
+    case DType::kU64:
+      return fn(TypeTag<uint64_t>{});
+    case DType::kS64:
+      return fn(TypeTag<int64_t>{});
+    default:
+      return dispatch_real(ctx, dtype, fn);
   }
 }
 

@@ -1,9 +1,10 @@
-// Walking a reduction: the axes of the input, merged and split into kept and reduced ones, and two loops over them
-// that work for any element type and any way of accumulating.
+// Walking a reduction: the axes of the input, merged and split into kept and reduced ones, and two
+// loops over them that work for any element type and any way of accumulating.
 //
 // A Reducer has
 //   using In = T; using Acc = ...; using Out = ...;
-//   static Acc init();  static void step(Acc& acc, In x);  static Out finish(Acc acc, int64_t count);
+//   static Acc init();  static void step(Acc& acc, In x);  static Out finish(Acc acc, int64_t
+//   count);
 #pragma once
 
 #include <algorithm>
@@ -50,10 +51,11 @@ class AxisWalk {
   int64_t offset_ = 0;
 };
 
-// Outputs [begin, end) where the innermost axis is reduced: one output at a time over contiguous runs.
+// Outputs [begin, end) where the innermost axis is reduced: one output at a time over contiguous
+// runs.
 template <class Reducer>
-void reduce_rows(const ReduceLoop& loop, const typename Reducer::In* x, typename Reducer::Out* y, int64_t begin,
-                 int64_t end) {
+void reduce_rows(const ReduceLoop& loop, const typename Reducer::In* x, typename Reducer::Out* y,
+                 int64_t begin, int64_t end) {
   const int64_t count = loop.reduced.count();
   const int outer = loop.reduced.rank - 1;
   const int64_t run = outer >= 0 ? loop.reduced.dims[static_cast<size_t>(outer)] : 1;
@@ -69,10 +71,11 @@ void reduce_rows(const ReduceLoop& loop, const typename Reducer::In* x, typename
   }
 }
 
-// Outputs [begin, end) where the innermost axis is kept: blocks of neighbouring outputs advance together.
+// Outputs [begin, end) where the innermost axis is kept: blocks of neighbouring outputs advance
+// together.
 template <class Reducer>
-void reduce_columns(const ReduceLoop& loop, const typename Reducer::In* x, typename Reducer::Out* y, int64_t begin,
-                    int64_t end) {
+void reduce_columns(const ReduceLoop& loop, const typename Reducer::In* x, typename Reducer::Out* y,
+                    int64_t begin, int64_t end) {
   constexpr int64_t kBlock = 128;
   const int64_t count = loop.reduced.count();
   const int64_t inner = loop.kept.dims[static_cast<size_t>(loop.kept.rank - 1)];

@@ -1,5 +1,8 @@
-// Softmax, LogSoftmax and Hardmax. Up to opset 12 the input is flattened to two axes at `axis` (default 1) and the
-// whole second one is normalised; from opset 13 only `axis` itself is (default the last).
+// Softmax, LogSoftmax and Hardmax. Up to opset 12 the input is flattened to two axes at `axis`
+// (default 1) and the whole second one is normalised; from opset 13 only `axis` itself is (default
+// the last).
+#include "kernels/softmax/softmax.h"
+
 #include <cmath>
 
 #include "graph/ops/broadcast.h"
@@ -47,7 +50,8 @@ struct SoftmaxLine {
     double sum = 0;
     for (int64_t i = 0; i < n; ++i) sum += std::exp(load(x[i * step]) - max);
     const auto scale = static_cast<C>(1 / sum);
-    for (int64_t i = 0; i < n; ++i) y[i * step] = store<T>(std::exp(load(x[i * step]) - max) * scale);
+    for (int64_t i = 0; i < n; ++i)
+      y[i * step] = store<T>(std::exp(load(x[i * step]) - max) * scale);
   }
 };
 
@@ -77,9 +81,28 @@ struct HardmaxLine {
 };
 
 template <class Line>
+kernels::SoftmaxF32Fn* row_kernel() {
+  const kernels::SoftmaxKernel& kernel = *kernels::best_softmax().kernel;
+  if constexpr (std::is_same_v<Line, SoftmaxLine>) return kernel.softmax;
+  if constexpr (std::is_same_v<Line, LogSoftmaxLine>) return kernel.log_softmax;
+  return nullptr;
+}
+
+template <class Line>
 Status run_lines(RunContext& ctx) {
   SPRUN_ASSIGN(const Lines lines, split_lines(ctx.attrs(), ctx.opset(), ctx.input(0).shape));
   if (ctx.input(0).num_elements() == 0) return {};
+  kernels::SoftmaxF32Fn* rows = row_kernel<Line>();
+  if (rows != nullptr && ctx.input(0).dtype == DType::kF32 && lines.inner == 1) {
+    const float* x = ctx.input(0).as<float>();
+    float* y = ctx.output(0).as<float>();
+    ctx.pool().parallel_for(lines.outer, std::max<int64_t>(1, kCheapGrain / lines.n),
+                            [&](int64_t begin, int64_t end, int) {
+                              rows(x + begin * lines.n, y + begin * lines.n, end - begin, lines.n,
+                                   lines.n);
+                            });
+    return {};
+  }
   return dispatch_real(ctx, ctx.input(0).dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const T* x = ctx.input(0).as<T>();
@@ -96,14 +119,23 @@ Status run_lines(RunContext& ctx) {
   });
 }
 
+Status prepare_softmax(PrepareContext& ctx) {
+  if (ctx.input(0).dtype == DType::kF32) ctx.kernel = kernels::best_softmax().name;
+  return {};
+}
+
 constexpr OpDef softmax_op(std::string_view name, Status (*run)(RunContext&)) {
-  return {.name = name, .infer = infer_softmax, .run = run, .flags = kInPlace};
+  return {.name = name,
+          .infer = infer_softmax,
+          .run = run,
+          .prepare = prepare_softmax,
+          .flags = kInPlace};
 }
 
 constexpr OpDef kOps[] = {
     softmax_op("Softmax", run_lines<SoftmaxLine>),
     softmax_op("LogSoftmax", run_lines<LogSoftmaxLine>),
-    softmax_op("Hardmax", run_lines<HardmaxLine>),
+    {.name = "Hardmax", .infer = infer_softmax, .run = run_lines<HardmaxLine>, .flags = kInPlace},
 };
 
 }  // namespace

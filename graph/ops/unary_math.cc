@@ -1,19 +1,24 @@
-// Elementwise mathematics: sign and rounding, roots, exponentials, trigonometry, Not, IsNaN and IsInf.
+// Elementwise mathematics: sign and rounding, roots, exponentials, trigonometry, Not, IsNaN and
+// IsInf.
 #include <cmath>
 
 #include "graph/ops/elementwise.h"
+#include "kernels/elementwise/elementwise.h"
 
 namespace sprun::graph {
 namespace {
 
-// Float functors are called with float or double. Integer ones see the unsigned type where wrapping matters.
-#define SPRUN_UNARY(Name, expression)   \
-  struct Name {                         \
-    explicit Name(MapParams) {}         \
-    template <class T>                  \
-    T operator()(T x) const {           \
+using kernels::MapOp;
+
+// Float functors are called with float or double. Integer ones see the unsigned type where wrapping
+// matters.
+#define SPRUN_UNARY(Name, expression)    \
+  struct Name {                          \
+    explicit Name(MapParams) {}          \
+    template <class T>                   \
+    T operator()(T x) const {            \
       return static_cast<T>(expression); \
-    }                                   \
+    }                                    \
   };
 SPRUN_UNARY(AbsFn, std::abs(x))
 SPRUN_UNARY(NegFn, -x)
@@ -47,11 +52,17 @@ Status run_real(RunContext& ctx) {
   return run_float_map(ctx, map_elements<float, F>, map_elements<double, F>, {}, kGrain);
 }
 
-// Integers through `fn`, floats through F.
-template <class F, class IntFn>
-Status run_real_or_int(RunContext& ctx, const IntFn& fn) {
+// The same with a vector kernel for float.
+template <class F, kernels::MapOp kOp>
+Status run_fast(RunContext& ctx) {
+  return run_float_map(ctx, kernels::map_f32(kOp), map_elements<double, F>, {}, kCheapGrain);
+}
+
+// Integers through `fn`, floats through `run_floats`.
+template <class IntFn>
+Status run_real_or_int(RunContext& ctx, Status (*run_floats)(RunContext&), const IntFn& fn) {
   const DType dtype = ctx.input(0).dtype;
-  if (!is_integer(dtype)) return run_real<F, kCheapGrain>(ctx);
+  if (!is_integer(dtype)) return run_floats(ctx);
   SPRUN_TRY(ctx.check(!is_4bit(dtype), "4-bit integers are not supported"));
   return dispatch_int(ctx, dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -68,21 +79,25 @@ T wrapped_negative(T x) {
 }
 
 Status run_abs(RunContext& ctx) {
-  return run_real_or_int<AbsFn>(ctx, [](auto x) { return x < 0 ? wrapped_negative(x) : x; });
+  return run_real_or_int(ctx, run_fast<AbsFn, MapOp::kAbs>,
+                         [](auto x) { return x < 0 ? wrapped_negative(x) : x; });
 }
 
 Status run_neg(RunContext& ctx) {
-  return run_real_or_int<NegFn>(ctx, [](auto x) { return wrapped_negative(x); });
+  return run_real_or_int(ctx, run_fast<NegFn, MapOp::kNeg>,
+                         [](auto x) { return wrapped_negative(x); });
 }
 
 Status run_sign(RunContext& ctx) {
-  return run_real_or_int<SignFn>(ctx, [](auto x) { return static_cast<decltype(x)>((x > 0) - (x < 0)); });
+  return run_real_or_int(ctx, run_real<SignFn, kCheapGrain>,
+                         [](auto x) { return static_cast<decltype(x)>((x > 0) - (x < 0)); });
 }
 
 // Erf-9 also lists integers; the result is truncated to them.
 Status run_erf(RunContext& ctx) {
-  return run_real_or_int<ErfFn>(ctx,
-                                [](auto x) { return static_cast<decltype(x)>(std::erf(static_cast<float>(x))); });
+  return run_real_or_int(ctx, run_fast<ErfFn, MapOp::kErf>, [](auto x) {
+    return static_cast<decltype(x)>(std::erf(static_cast<float>(x)));
+  });
 }
 
 Status infer_bool(InferContext& ctx) {
@@ -93,9 +108,10 @@ Status infer_bool(InferContext& ctx) {
 Status run_not(RunContext& ctx) {
   SPRUN_TRY(ctx.check(ctx.input(0).dtype == DType::kBool,
                       "expected bool, got " + std::string(dtype_name(ctx.input(0).dtype))));
-  return run_typed_map<uint8_t, uint8_t>(ctx, kCheapGrain, [](const uint8_t* x, uint8_t* y, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) y[i] = x[i] == 0;
-  });
+  return run_typed_map<uint8_t, uint8_t>(ctx, kCheapGrain,
+                                         [](const uint8_t* x, uint8_t* y, int64_t n) {
+                                           for (int64_t i = 0; i < n; ++i) y[i] = x[i] == 0;
+                                         });
 }
 
 // Float input, bool output: fn(value).
@@ -123,18 +139,25 @@ constexpr OpDef same_op(std::string_view name, Status (*run)(RunContext&)) {
   return {.name = name, .infer = infer_same_as_input, .run = run, .flags = kInPlace};
 }
 
+// Floats run on a vector kernel.
+constexpr OpDef fast_op(std::string_view name, Status (*run)(RunContext&)) {
+  OpDef def = same_op(name, run);
+  def.prepare = prepare_elementwise;
+  return def;
+}
+
 constexpr OpDef kOps[] = {
-    same_op("Abs", run_abs),
-    same_op("Neg", run_neg),
+    fast_op("Abs", run_abs),
+    fast_op("Neg", run_neg),
     same_op("Sign", run_sign),
     same_op("Ceil", run_real<CeilFn, kCheapGrain>),
     same_op("Floor", run_real<FloorFn, kCheapGrain>),
     same_op("Round", run_real<RoundFn, kCheapGrain>),
-    same_op("Sqrt", run_real<SqrtFn, kCheapGrain>),
-    same_op("Reciprocal", run_real<ReciprocalFn, kCheapGrain>),
-    same_op("Exp", run_real<ExpFn>),
-    same_op("Log", run_real<LogFn>),
-    same_op("Erf", run_erf),
+    fast_op("Sqrt", run_fast<SqrtFn, MapOp::kSqrt>),
+    fast_op("Reciprocal", run_fast<ReciprocalFn, MapOp::kReciprocal>),
+    fast_op("Exp", run_fast<ExpFn, MapOp::kExp>),
+    fast_op("Log", run_fast<LogFn, MapOp::kLog>),
+    fast_op("Erf", run_erf),
     same_op("Sin", run_real<SinFn>),
     same_op("Cos", run_real<CosFn>),
     same_op("Tan", run_real<TanFn>),
@@ -143,11 +166,11 @@ constexpr OpDef kOps[] = {
     same_op("Atan", run_real<AtanFn>),
     same_op("Sinh", run_real<SinhFn>),
     same_op("Cosh", run_real<CoshFn>),
-    same_op("Tanh", run_real<TanhFn>),
+    fast_op("Tanh", run_fast<TanhFn, MapOp::kTanh>),
     same_op("Asinh", run_real<AsinhFn>),
     same_op("Acosh", run_real<AcoshFn>),
     same_op("Atanh", run_real<AtanhFn>),
-    same_op("Sigmoid", run_real<SigmoidFn>),
+    fast_op("Sigmoid", run_fast<SigmoidFn, MapOp::kSigmoid>),
     same_op("Not", run_not),
     {.name = "IsNaN", .infer = infer_bool, .run = run_is_nan},
     {.name = "IsInf", .infer = infer_bool, .run = run_is_inf},

@@ -38,9 +38,10 @@ Status infer_variadic(InferContext& ctx) {
   Shape shape = ctx.shape(0);
   for (int i = 1; i < ctx.num_inputs(); ++i) {
     SPRUN_TRY(ctx.check(ctx.has_input(i), "input " + std::to_string(i) + " is missing"));
-    SPRUN_TRY(ctx.check(ctx.dtype(i) == ctx.dtype(0), "input " + std::to_string(i) + " is of type " +
-                                                          std::string(dtype_name(ctx.dtype(i))) + ", expected " +
-                                                          std::string(dtype_name(ctx.dtype(0)))));
+    SPRUN_TRY(ctx.check(ctx.dtype(i) == ctx.dtype(0),
+                        "input " + std::to_string(i) + " is of type " +
+                            std::string(dtype_name(ctx.dtype(i))) + ", expected " +
+                            std::string(dtype_name(ctx.dtype(0)))));
     auto joined = broadcast_shapes(shape, ctx.shape(i));
     if (!joined.ok()) return ctx.error(joined.status().message());
     shape = *joined;
@@ -55,9 +56,7 @@ using ComputeIn = std::conditional_t<std::is_same_v<ComputeType<T>, T>, T, float
 // A row of any element type by way of the type it computes in.
 template <class T, class Op>
 struct StoredOp {
-  static T apply(T a, T b) {
-    return store<T>(Op::template apply<ComputeIn<T>>(load(a), load(b)));
-  }
+  static T apply(T a, T b) { return store<T>(Op::template apply<ComputeIn<T>>(load(a), load(b))); }
 };
 
 // y = x broadcast to y's shape.
@@ -75,11 +74,16 @@ void fold_inputs(RunContext& ctx) {
   const TensorView& y = ctx.output(0);
   const auto pass = [&](const ConstTensorView& a, const ConstTensorView& b, RowFn* fn) {
     run_rows(ctx.pool(), make_broadcast_loop({&a.shape, &b.shape}, y.shape),
-             {.in = {a.data, b.data}, .in_size = {sizeof(T), sizeof(T)}, .out = y.data, .out_size = sizeof(T), .fn = fn});
+             {.in = {a.data, b.data},
+              .in_size = {sizeof(T), sizeof(T)},
+              .out = y.data,
+              .out_size = sizeof(T),
+              .fn = fn});
   };
   if (ctx.num_inputs() == 1) return pass(ctx.input(0), ctx.input(0), copy_row<T>);
   pass(ctx.input(0), ctx.input(1), binary_row<T, T, StoredOp<T, Op>>);
-  for (int i = 2; i < ctx.num_inputs(); ++i) pass(y, ctx.input(i), binary_row<T, T, StoredOp<T, Op>>);
+  for (int i = 2; i < ctx.num_inputs(); ++i)
+    pass(y, ctx.input(i), binary_row<T, T, StoredOp<T, Op>>);
 }
 
 template <class Op>
@@ -103,9 +107,11 @@ Status run_mean(RunContext& ctx) {
     using T = typename decltype(tag)::type;
     T* y = ctx.output(0).as<T>();
     const auto count = static_cast<ComputeType<T>>(ctx.num_inputs());
-    ctx.pool().parallel_for(ctx.output(0).num_elements(), kCheapGrain, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) y[i] = store<T>(load(y[i]) / count);
-    });
+    ctx.pool().parallel_for(ctx.output(0).num_elements(), kCheapGrain,
+                            [&](int64_t begin, int64_t end, int) {
+                              for (int64_t i = begin; i < end; ++i)
+                                y[i] = store<T>(load(y[i]) / count);
+                            });
     return Status();
   });
 }

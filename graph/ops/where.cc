@@ -1,4 +1,5 @@
-// Where: elements of X where the condition holds, of Y elsewhere, with NumPy broadcasting of all three.
+// Where: elements of X where the condition holds, of Y elsewhere, with NumPy broadcasting of all
+// three.
 #include "graph/ops/broadcast.h"
 #include "graph/ops/op_util.h"
 
@@ -32,9 +33,9 @@ void where_row(const RowArgs& row) {
 Status infer_where(InferContext& ctx) {
   SPRUN_TRY(ctx.check(ctx.dtype(0) == DType::kBool,
                       "condition is " + std::string(dtype_name(ctx.dtype(0))) + ", expected bool"));
-  SPRUN_TRY(ctx.check(ctx.dtype(1) == ctx.dtype(2), "X and Y have different types: " +
-                                                        std::string(dtype_name(ctx.dtype(1))) + " and " +
-                                                        std::string(dtype_name(ctx.dtype(2)))));
+  SPRUN_TRY(ctx.check(ctx.dtype(1) == ctx.dtype(2),
+                      "X and Y have different types: " + std::string(dtype_name(ctx.dtype(1))) +
+                          " and " + std::string(dtype_name(ctx.dtype(2)))));
   auto shape = broadcast_shapes(ctx.shape(1), ctx.shape(2));
   if (shape.ok()) shape = broadcast_shapes(ctx.shape(0), *shape);
   if (!shape.ok()) return ctx.error(shape.status().message());
@@ -59,7 +60,8 @@ Status run_where(RunContext& ctx) {
   });
 }
 
-constexpr OpDef kOps[] = {{.name = "Where", .inputs = {3, 3}, .infer = infer_where, .run = run_where}};
+constexpr OpDef kOps[] = {
+    {.name = "Where", .inputs = {3, 3}, .infer = infer_where, .run = run_where}};
 
 }  // namespace
 
