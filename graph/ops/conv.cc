@@ -2,10 +2,8 @@
 //
 // The fused forms have the attributes activation and activation_params of FusedConv, a fourth input that is added
 // before the activation, and (sprun only) out_scale and out_shift: y = out_scale * act(conv + z) + out_shift.
-#include <cmath>
-
 #include "graph/ops/conv_problem.h"
-#include "kernels/conv/conv_types.h"
+#include "kernels/conv/conv.h"
 
 namespace sprun::graph {
 
@@ -46,25 +44,6 @@ Result<ConvEpilogue> read_epilogue(const AttrMap& attrs) {
     return epilogue;
   }
   return Status(Code::kBadModel, "activation '" + std::string(name) + "' is unknown");
-}
-
-double activate(const ConvEpilogue& e, double v) {
-  const double alpha = static_cast<double>(e.alpha);
-  const double beta = static_cast<double>(e.beta);
-  const auto hard_sigmoid = [&] { return std::min(std::max(alpha * v + beta, 0.0), 1.0); };
-  switch (e.activation) {
-    case ConvActivation::kNone: return v;
-    case ConvActivation::kRelu: return std::max(v, 0.0);
-    case ConvActivation::kClip: return std::min(std::max(v, alpha), beta);
-    case ConvActivation::kLeakyRelu: return v < 0 ? alpha * v : v;
-    case ConvActivation::kHardSigmoid: return hard_sigmoid();
-    case ConvActivation::kHardSwish: return v * hard_sigmoid();
-    case ConvActivation::kSigmoid: return 1.0 / (1.0 + std::exp(-v));
-    case ConvActivation::kSilu: return v / (1.0 + std::exp(-v));
-    case ConvActivation::kTanh: return std::tanh(v);
-    case ConvActivation::kGelu: return 0.5 * v * (1.0 + std::erf(v * 0.70710678118654752));
-  }
-  return v;
 }
 
 Status check_types(const InferContext& ctx) {
@@ -108,23 +87,84 @@ Status run_plain(RunContext& ctx, const ConvProblem& p, const ConvEpilogue& epil
         [&, x, y, bias, added](int64_t i, int64_t m, double v) {
           if (bias != nullptr) v += static_cast<double>(load(bias[m]));
           if (added != nullptr) v += static_cast<double>(load(added[i]));
-          v = static_cast<double>(epilogue.scale) * activate(epilogue, v) + static_cast<double>(epilogue.shift);
+          v = static_cast<double>(epilogue.scale) * kernels::conv_activate(epilogue, v) + static_cast<double>(epilogue.shift);
           y[i] = store<T>(static_cast<ComputeType<T>>(v));
         });
     return Status();
   });
 }
 
+// ------------------------------------------------------------------ f32 kernels
+
+struct ConvState : OpState {
+  kernels::ConvPlan plan;
+  kernels::ConvArgs args;  // shape and epilogue
+};
+
+kernels::ConvShape kernel_shape(const ConvProblem& p) {
+  kernels::ConvShape shape;
+  shape.batch = p.batch;
+  shape.in_channels = p.in_channels;
+  shape.out_channels = p.out_channels;
+  shape.groups = p.groups;
+  for (size_t i = 0; i < kMaxSpatial; ++i) {
+    const WindowAxis& a = p.window.axis[i];
+    shape.axis[i] = {a.in, a.out, a.kernel, a.stride, a.dilation, a.pad_begin};
+  }
+  return shape;
+}
+
+Status prepare_conv(PrepareContext& ctx) {
+  SPRUN_ASSIGN(const ConvProblem p, make_conv_problem(ctx.attrs(), ctx.input(0).shape, ctx.input(1).shape));
+  SPRUN_ASSIGN(const ConvEpilogue epilogue, read_epilogue(ctx.attrs()));
+  const int64_t outputs = p.out_shape().num_elements();
+  ctx.regime = "compute-bound";
+  ctx.flops = 2.0 * static_cast<double>(outputs) * static_cast<double>(p.group_in() * p.window.kernel_size());
+  const auto reject = [&](std::string reason) {
+    ctx.rejected.push_back({"conv_f32", std::move(reason)});
+    return Status();
+  };
+  if (ctx.input(0).dtype != DType::kF32) return reject("element type is not float32");
+  if (outputs == 0 || p.in_channels == 0) return reject("no elements");
+  auto state = std::make_unique<ConvState>();
+  std::vector<kernels::Rejection> why_not;
+  const auto& info = kernels::select(kernels::conv_f32_kernels(), kernels::available_isas(), &why_not);
+  state->args.shape = kernel_shape(p);
+  state->args.epilogue = epilogue;
+  state->plan = kernels::plan_conv(*info.kernel, state->args.shape, ctx.max_threads());
+  if (state->plan.scratch_bytes > kernels::kMaxConvScratchBytes) return reject("too much scratch memory");
+  for (kernels::Rejection& r : why_not) ctx.rejected.push_back({std::move(r.kernel), std::move(r.reason)});
+  ctx.scratch_bytes = state->plan.scratch_bytes;
+  ctx.kernel = std::string(info.name) + "/" + kernels::method_name(state->plan.method);
+  ctx.state = std::move(state);
+  return {};
+}
+
 Status run_conv(RunContext& ctx) {
+  if (const auto* state = static_cast<const ConvState*>(ctx.state()); state != nullptr) {
+    kernels::ConvArgs args = state->args;
+    args.x = ctx.input(0).as<float>();
+    args.w = ctx.input(1).as<float>();
+    args.bias = ctx.has_input(2) ? ctx.input(2).as<float>() : nullptr;
+    args.residual = ctx.has_input(3) ? ctx.input(3).as<float>() : nullptr;
+    args.y = ctx.output(0).as<float>();
+    kernels::conv_f32(state->plan, args, ctx.scratch(), [&](int64_t n, int64_t grain, const auto& fn) {
+      ctx.pool().parallel_for(n, grain, fn);
+    });
+    return {};
+  }
   SPRUN_ASSIGN(const ConvProblem p, make_conv_problem(ctx.attrs(), ctx.input(0).shape, ctx.input(1).shape));
   SPRUN_ASSIGN(const ConvEpilogue epilogue, read_epilogue(ctx.attrs()));
   return run_plain(ctx, p, epilogue);
 }
 
 constexpr OpDef kOps[] = {
-    {.name = "Conv", .inputs = {2, 3}, .infer = infer_conv, .run = run_conv},
-    {.domain = "com.microsoft", .name = "FusedConv", .inputs = {2, 4}, .infer = infer_conv, .run = run_conv},
-    {.domain = "sprun", .name = "Conv", .inputs = {2, 4}, .infer = infer_conv, .run = run_conv},
+    {.name = "Conv", .inputs = {2, 3}, .infer = infer_conv, .run = run_conv,
+     .prepare = prepare_conv},
+    {.domain = "com.microsoft", .name = "FusedConv", .inputs = {2, 4}, .infer = infer_conv, .run = run_conv,
+     .prepare = prepare_conv},
+    {.domain = "sprun", .name = "Conv", .inputs = {2, 4}, .infer = infer_conv, .run = run_conv,
+     .prepare = prepare_conv},
 };
 
 }  // namespace

@@ -148,17 +148,19 @@ Status run_skip_rms(RunContext& ctx) { return run_skip(ctx, true); }
 
 constexpr OpDef kOps[] = {
     {.name = "LayerNormalization", .inputs = {2, 3}, .outputs = {1, 3},
-     .infer = infer_row_norm, .run = run_layer_norm, .flags = kInPlace},
+     .infer = infer_row_norm, .run = run_layer_norm, .prepare = prepare_row_norm, .flags = kInPlace},
     {.name = "RMSNormalization", .since = 23, .inputs = {2, 2},
-     .infer = infer_row_norm, .run = run_rms_norm, .flags = kInPlace},
+     .infer = infer_row_norm, .run = run_rms_norm, .prepare = prepare_row_norm, .flags = kInPlace},
     {.name = "SimplifiedLayerNormalization", .inputs = {2, 2}, .outputs = {1, 2},
-     .infer = infer_row_norm, .run = run_rms_norm, .flags = kInPlace},
+     .infer = infer_row_norm, .run = run_rms_norm, .prepare = prepare_row_norm, .flags = kInPlace},
     {.domain = "com.microsoft", .name = "SimplifiedLayerNormalization", .inputs = {2, 2}, .outputs = {1, 2},
-     .infer = infer_row_norm, .run = run_rms_norm, .flags = kInPlace},
+     .infer = infer_row_norm, .run = run_rms_norm, .prepare = prepare_row_norm, .flags = kInPlace},
     {.domain = "com.microsoft", .name = "SkipLayerNormalization", .inputs = {3, 5}, .outputs = {1, 4},
-     .infer = infer_skip_layer, .run = run_skip_layer, .flags = kInPlace},
+     .infer = infer_skip_layer, .run = run_skip_layer, .prepare = prepare_row_norm,
+     .flags = kInPlace},
     {.domain = "com.microsoft", .name = "SkipSimplifiedLayerNormalization", .inputs = {3, 4}, .outputs = {1, 4},
-     .infer = infer_skip_rms, .run = run_skip_rms, .flags = kInPlace},
+     .infer = infer_skip_rms, .run = run_skip_rms, .prepare = prepare_row_norm,
+     .flags = kInPlace},
 };
 
 }  // namespace

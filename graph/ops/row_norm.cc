@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "graph/ops/op_util.h"
+#include "kernels/norm/norm.h"
 
 namespace sprun::graph {
 
@@ -124,8 +125,7 @@ Status run_plain(RunContext& ctx, const RowNorm& norm) {
   });
 }
 
-}  // namespace
-
+// True if every tensor is float32 and gamma and beta hold one value per column: what the f32 kernels take.
 bool is_plain_f32(const RowNorm& norm) {
   const auto f32 = [](const ConstTensorView& view) { return !present(view) || view.dtype == DType::kF32; };
   const auto columns = [&](const ConstTensorView& view) {
@@ -135,8 +135,56 @@ bool is_plain_f32(const RowNorm& norm) {
          f32(norm.mean) && f32(norm.inv_std) && columns(norm.gamma) && columns(norm.beta);
 }
 
+struct RowNormState : OpState {
+  const kernels::RowNormKernel* kernel = nullptr;
+};
+
+void run_kernel(RunContext& ctx, const RowNorm& norm, const kernels::RowNormKernel& kernel) {
+  const auto in = [](const ConstTensorView& view) { return present(view) ? view.as<float>() : nullptr; };
+  const auto out = [](const TensorView& view) { return present(view) ? view.as<float>() : nullptr; };
+  const kernels::RowNormArgs args{.x = in(norm.x),
+                                  .residual = in(norm.skip),
+                                  .bias = in(norm.bias),
+                                  .gamma = in(norm.gamma),
+                                  .beta = in(norm.beta),
+                                  .y = out(norm.y),
+                                  .sum = out(norm.sum),
+                                  .mean = out(norm.mean),
+                                  .inv_std = out(norm.inv_std),
+                                  .n = norm.n,
+                                  .residual_rows = norm.skip_rows,
+                                  .epsilon = static_cast<float>(norm.epsilon)};
+  const auto parallel_for = [&](int64_t n, int64_t grain, const auto& fn) { ctx.pool().parallel_for(n, grain, fn); };
+  if (norm.rms) {
+    kernels::rms_norm_rows(kernel, args, norm.rows, parallel_for);
+  } else {
+    kernels::layer_norm_rows(kernel, args, norm.rows, parallel_for);
+  }
+}
+
+}  // namespace
+
+Status prepare_row_norm(PrepareContext& ctx) {
+  std::vector<kernels::Rejection> why_not;
+  const auto& info = kernels::select(kernels::row_norm_kernels(), kernels::available_isas(), &why_not);
+  for (kernels::Rejection& r : why_not) ctx.rejected.push_back({std::move(r.kernel), std::move(r.reason)});
+  ctx.regime = "bandwidth-bound";
+  if (ctx.input(0).dtype != DType::kF32) {
+    ctx.rejected.push_back({std::string(info.name), "element type is not float32"});
+    return {};
+  }
+  auto state = std::make_unique<RowNormState>();
+  state->kernel = info.kernel;
+  ctx.state = std::move(state);
+  ctx.kernel = info.name;
+  return {};
+}
+
 Status run_row_norm(RunContext& ctx, const RowNorm& norm) {
-  return run_plain(ctx, norm);
+  const auto* state = static_cast<const RowNormState*>(ctx.state());
+  if (state == nullptr || !is_plain_f32(norm)) return run_plain(ctx, norm);
+  run_kernel(ctx, norm, *state->kernel);
+  return {};
 }
 
 }  // namespace sprun::graph

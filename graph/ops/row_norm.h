@@ -18,8 +18,8 @@ struct RowNorm {
   bool rms = false;
 };
 
-// True if every tensor is float32 and gamma and beta hold one value per column: what the f32 kernels take.
-bool is_plain_f32(const RowNorm& norm);
+// prepare() of every op that calls run_row_norm().
+Status prepare_row_norm(PrepareContext& ctx);
 
 // Runs with the kernel in ctx.state() when there is one and it applies, else with the plain loop.
 Status run_row_norm(RunContext& ctx, const RowNorm& norm);
