@@ -1,4 +1,5 @@
-// BatchNormalization, InstanceNormalization and GroupNormalization: x is [batch, channels, spatial...].
+// BatchNormalization, InstanceNormalization and GroupNormalization: x is [batch, channels,
+// spatial...].
 #include <algorithm>
 #include <cmath>
 
@@ -44,37 +45,52 @@ void affine(const T* x, T* y, int64_t n, double a, double b) {
 Status check_vector(const InferContext& ctx, int i, int64_t n) {
   const Shape& s = ctx.shape(i);
   return ctx.check(s.num_elements() == n && is_float(ctx.dtype(i)),
-                   "input " + std::to_string(i) + " must hold " + std::to_string(n) + " float elements, got shape " +
-                       s.to_string());
+                   "input " + std::to_string(i) + " must hold " + std::to_string(n) +
+                       " float elements, got shape " + s.to_string());
 }
 
 Status check_image(const InferContext& ctx, int min_rank) {
   SPRUN_TRY(ctx.check(is_float(ctx.dtype(0)), "input must be a float type"));
-  return ctx.check(ctx.shape(0).rank() >= min_rank, "input must have at least " + std::to_string(min_rank) +
-                                                        " axes, got shape " + ctx.shape(0).to_string());
+  return ctx.check(ctx.shape(0).rank() >= min_rank,
+                   "input must have at least " + std::to_string(min_rank) + " axes, got shape " +
+                       ctx.shape(0).to_string());
 }
 
 double element(const ConstTensorView& view, int64_t i) {
   switch (view.dtype) {
-    case DType::kF64: return view.as<double>()[i];
-    case DType::kF16: return static_cast<double>(to_float(view.as<Float16>()[i]));
-    case DType::kBf16: return static_cast<double>(to_float(view.as<BFloat16>()[i]));
-    default: return static_cast<double>(view.as<float>()[i]);
+    case DType::kF64:
+      return view.as<double>()[i];
+    case DType::kF16:
+      return static_cast<double>(to_float(view.as<Float16>()[i]));
+    case DType::kBf16:
+      return static_cast<double>(to_float(view.as<BFloat16>()[i]));
+    default:
+      return static_cast<double>(view.as<float>()[i]);
   }
 }
 
 void set_element(const TensorView& view, int64_t i, double v) {
   switch (view.dtype) {
-    case DType::kF64: view.as<double>()[i] = v; break;
-    case DType::kF16: view.as<Float16>()[i] = to_float16(v); break;
-    case DType::kBf16: view.as<BFloat16>()[i] = to_bfloat16(v); break;
-    default: view.as<float>()[i] = static_cast<float>(v); break;
+    case DType::kF64:
+      view.as<double>()[i] = v;
+      break;
+    case DType::kF16:
+      view.as<Float16>()[i] = to_float16(v);
+      break;
+    case DType::kBf16:
+      view.as<BFloat16>()[i] = to_bfloat16(v);
+      break;
+    default:
+      view.as<float>()[i] = static_cast<float>(v);
+      break;
   }
 }
 
 // ------------------------------------------------------------------ BatchNormalization
 
-bool is_spatial(const Node& node) { return node.version >= 9 || node.attrs.get_int("spatial", 1) != 0; }
+bool is_spatial(const Node& node) {
+  return node.version >= 9 || node.attrs.get_int("spatial", 1) != 0;
+}
 
 // Elements that have their own scale: channels, or every position of an image for spatial = 0.
 int64_t num_features(const Node& node, const Shape& x) {
@@ -94,7 +110,8 @@ Status infer_batch_norm(InferContext& ctx) {
   for (int i = 1; i < 5; ++i) SPRUN_TRY(check_vector(ctx, i, features));
   ctx.set_output(0, ctx.dtype(0), ctx.shape(0));
   for (int i = 1; i < ctx.num_outputs(); ++i) {
-    SPRUN_TRY(ctx.check(!ctx.has_output(i) || is_training(ctx), "statistics outputs need training_mode"));
+    SPRUN_TRY(
+        ctx.check(!ctx.has_output(i) || is_training(ctx), "statistics outputs need training_mode"));
     ctx.set_output(i, ctx.dtype(i % 2 == 1 ? 3 : 4), ctx.shape(i % 2 == 1 ? 3 : 4));
   }
   return {};
@@ -136,7 +153,8 @@ void write_running(RunContext& ctx, int64_t feature, const Moments& batch) {
   const double momentum = static_cast<double>(ctx.attrs().get_float("momentum", 0.9F));
   const double values[4] = {
       element(ctx.input(3), feature) * momentum + batch.mean * (1 - momentum),
-      element(ctx.input(4), feature) * momentum + batch.variance * (1 - momentum), batch.mean, batch.variance};
+      element(ctx.input(4), feature) * momentum + batch.variance * (1 - momentum), batch.mean,
+      batch.variance};
   for (int i = 0; i < 4; ++i) {
     if (ctx.has_output(i + 1)) set_element(ctx.output(i + 1), feature, values[i]);
   }
@@ -163,9 +181,10 @@ Status run_batch_norm(RunContext& ctx) {
         affine(x + offset, y + offset, p.inner, a, b);
       }
     };
-    ctx.pool().parallel_for(p.features, rows_grain(p.batch * p.inner), [&](int64_t begin, int64_t end, int) {
-      for (int64_t f = begin; f < end; ++f) one_feature(f);
-    });
+    ctx.pool().parallel_for(p.features, rows_grain(p.batch * p.inner),
+                            [&](int64_t begin, int64_t end, int) {
+                              for (int64_t f = begin; f < end; ++f) one_feature(f);
+                            });
     return Status();
   });
 }
@@ -184,8 +203,8 @@ Status infer_group_norm(InferContext& ctx) {
   const int64_t channels = ctx.shape(0)[1];
   const int64_t groups = ctx.attrs().get_int("num_groups", 0);
   SPRUN_TRY(ctx.check(groups > 0 && channels % groups == 0,
-                      "num_groups " + std::to_string(groups) + " does not divide " + std::to_string(channels) +
-                          " channels"));
+                      "num_groups " + std::to_string(groups) + " does not divide " +
+                          std::to_string(channels) + " channels"));
   for (int i = 1; i < 3; ++i) SPRUN_TRY(check_vector(ctx, i, ctx.opset() < 21 ? groups : channels));
   ctx.set_output(0, ctx.dtype(0), ctx.shape(0));
   return {};
@@ -212,9 +231,10 @@ Status run_groups(RunContext& ctx, int64_t groups, bool per_group_scale) {
         affine(x + c * inner, y + c * inner, inner, a, element(ctx.input(2), s) - m.mean * a);
       }
     };
-    ctx.pool().parallel_for(shape[0] * groups, rows_grain(block), [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) one_block(i);
-    });
+    ctx.pool().parallel_for(shape[0] * groups, rows_grain(block),
+                            [&](int64_t begin, int64_t end, int) {
+                              for (int64_t i = begin; i < end; ++i) one_block(i);
+                            });
     return Status();
   });
 }
@@ -226,12 +246,25 @@ Status run_group_norm(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.name = "BatchNormalization", .since = 7, .inputs = {5, 5}, .outputs = {1, 5},
-     .infer = infer_batch_norm, .run = run_batch_norm, .flags = kInPlace},
-    {.name = "GroupNormalization", .since = 18, .inputs = {3, 3},
-     .infer = infer_group_norm, .run = run_group_norm, .flags = kInPlace},
-    {.name = "InstanceNormalization", .since = 6, .inputs = {3, 3},
-     .infer = infer_instance_norm, .run = run_instance_norm, .flags = kInPlace},
+    {.name = "BatchNormalization",
+     .since = 7,
+     .inputs = {5, 5},
+     .outputs = {1, 5},
+     .infer = infer_batch_norm,
+     .run = run_batch_norm,
+     .flags = kInPlace},
+    {.name = "GroupNormalization",
+     .since = 18,
+     .inputs = {3, 3},
+     .infer = infer_group_norm,
+     .run = run_group_norm,
+     .flags = kInPlace},
+    {.name = "InstanceNormalization",
+     .since = 6,
+     .inputs = {3, 3},
+     .infer = infer_instance_norm,
+     .run = run_instance_norm,
+     .flags = kInPlace},
 };
 
 }  // namespace

@@ -1,9 +1,12 @@
-// Conv, and Conv with a fused activation: com.microsoft FusedConv and sprun Conv (made by the fusion passes).
+// Conv, and Conv with a fused activation: com.microsoft FusedConv and sprun Conv (made by the
+// fusion passes).
 //
-// The fused forms have the attributes activation and activation_params of FusedConv, a fourth input that is added
-// before the activation, and (sprun only) out_scale and out_shift: y = out_scale * act(conv + z) + out_shift.
-#include "graph/ops/conv_problem.h"
+// The fused forms have the attributes activation and activation_params of FusedConv, a fourth input
+// that is added before the activation, and (sprun only) out_scale and out_shift: y = out_scale *
+// act(conv + z) + out_shift.
 #include "kernels/conv/conv.h"
+
+#include "graph/ops/conv_problem.h"
 
 namespace sprun::graph {
 
@@ -47,9 +50,11 @@ Result<ConvEpilogue> read_epilogue(const AttrMap& attrs) {
 }
 
 Status check_types(const InferContext& ctx) {
-  SPRUN_TRY(ctx.check(is_float(ctx.dtype(0)), "input must be a float type, got " + std::string(dtype_name(ctx.dtype(0)))));
+  SPRUN_TRY(ctx.check(is_float(ctx.dtype(0)),
+                      "input must be a float type, got " + std::string(dtype_name(ctx.dtype(0)))));
   for (int i = 1; i < ctx.num_inputs(); ++i) {
-    if (ctx.has_input(i) && ctx.dtype(i) != ctx.dtype(0)) return ctx.error("inputs have different types");
+    if (ctx.has_input(i) && ctx.dtype(i) != ctx.dtype(0))
+      return ctx.error("inputs have different types");
   }
   return {};
 }
@@ -64,8 +69,9 @@ Status infer_conv(InferContext& ctx) {
                             std::to_string(p->out_channels) + "]"));
   }
   if (ctx.has_input(3)) {
-    SPRUN_TRY(ctx.check(ctx.shape(3) == p->out_shape(), "the added input has shape " + ctx.shape(3).to_string() +
-                                                            ", expected " + p->out_shape().to_string()));
+    SPRUN_TRY(ctx.check(ctx.shape(3) == p->out_shape(),
+                        "the added input has shape " + ctx.shape(3).to_string() + ", expected " +
+                            p->out_shape().to_string()));
   }
   const Result<ConvEpilogue> epilogue = read_epilogue(ctx.attrs());
   if (!epilogue.ok()) return ctx.error(epilogue.status().message());
@@ -83,11 +89,14 @@ Status run_plain(RunContext& ctx, const ConvProblem& p, const ConvEpilogue& epil
     T* y = ctx.output(0).as<T>();
     plain_conv<double>(
         p, ctx.pool(),
-        [=](int64_t xi, int64_t wi, int64_t) { return static_cast<double>(load(x[xi])) * static_cast<double>(load(w[wi])); },
+        [=](int64_t xi, int64_t wi, int64_t) {
+          return static_cast<double>(load(x[xi])) * static_cast<double>(load(w[wi]));
+        },
         [&, x, y, bias, added](int64_t i, int64_t m, double v) {
           if (bias != nullptr) v += static_cast<double>(load(bias[m]));
           if (added != nullptr) v += static_cast<double>(load(added[i]));
-          v = static_cast<double>(epilogue.scale) * kernels::conv_activate(epilogue, v) + static_cast<double>(epilogue.shift);
+          v = static_cast<double>(epilogue.scale) * kernels::conv_activate(epilogue, v) +
+              static_cast<double>(epilogue.shift);
           y[i] = store<T>(static_cast<ComputeType<T>>(v));
         });
     return Status();
@@ -115,11 +124,13 @@ kernels::ConvShape kernel_shape(const ConvProblem& p) {
 }
 
 Status prepare_conv(PrepareContext& ctx) {
-  SPRUN_ASSIGN(const ConvProblem p, make_conv_problem(ctx.attrs(), ctx.input(0).shape, ctx.input(1).shape));
+  SPRUN_ASSIGN(const ConvProblem p,
+               make_conv_problem(ctx.attrs(), ctx.input(0).shape, ctx.input(1).shape));
   SPRUN_ASSIGN(const ConvEpilogue epilogue, read_epilogue(ctx.attrs()));
   const int64_t outputs = p.out_shape().num_elements();
   ctx.regime = "compute-bound";
-  ctx.flops = 2.0 * static_cast<double>(outputs) * static_cast<double>(p.group_in() * p.window.kernel_size());
+  ctx.flops = 2.0 * static_cast<double>(outputs) *
+              static_cast<double>(p.group_in() * p.window.kernel_size());
   const auto reject = [&](std::string reason) {
     ctx.rejected.push_back({"conv_f32", std::move(reason)});
     return Status();
@@ -128,12 +139,15 @@ Status prepare_conv(PrepareContext& ctx) {
   if (outputs == 0 || p.in_channels == 0) return reject("no elements");
   auto state = std::make_unique<ConvState>();
   std::vector<kernels::Rejection> why_not;
-  const auto& info = kernels::select(kernels::conv_f32_kernels(), kernels::available_isas(), &why_not);
+  const auto& info =
+      kernels::select(kernels::conv_f32_kernels(), kernels::available_isas(), &why_not);
   state->args.shape = kernel_shape(p);
   state->args.epilogue = epilogue;
   state->plan = kernels::plan_conv(*info.kernel, state->args.shape, ctx.max_threads());
-  if (state->plan.scratch_bytes > kernels::kMaxConvScratchBytes) return reject("too much scratch memory");
-  for (kernels::Rejection& r : why_not) ctx.rejected.push_back({std::move(r.kernel), std::move(r.reason)});
+  if (state->plan.scratch_bytes > kernels::kMaxConvScratchBytes)
+    return reject("too much scratch memory");
+  for (kernels::Rejection& r : why_not)
+    ctx.rejected.push_back({std::move(r.kernel), std::move(r.reason)});
   ctx.scratch_bytes = state->plan.scratch_bytes;
   ctx.kernel = std::string(info.name) + "/" + kernels::method_name(state->plan.method);
   ctx.state = std::move(state);
@@ -148,22 +162,34 @@ Status run_conv(RunContext& ctx) {
     args.bias = ctx.has_input(2) ? ctx.input(2).as<float>() : nullptr;
     args.residual = ctx.has_input(3) ? ctx.input(3).as<float>() : nullptr;
     args.y = ctx.output(0).as<float>();
-    kernels::conv_f32(state->plan, args, ctx.scratch(), [&](int64_t n, int64_t grain, const auto& fn) {
-      ctx.pool().parallel_for(n, grain, fn);
-    });
+    kernels::conv_f32(
+        state->plan, args, ctx.scratch(),
+        [&](int64_t n, int64_t grain, const auto& fn) { ctx.pool().parallel_for(n, grain, fn); });
     return {};
   }
-  SPRUN_ASSIGN(const ConvProblem p, make_conv_problem(ctx.attrs(), ctx.input(0).shape, ctx.input(1).shape));
+  SPRUN_ASSIGN(const ConvProblem p,
+               make_conv_problem(ctx.attrs(), ctx.input(0).shape, ctx.input(1).shape));
   SPRUN_ASSIGN(const ConvEpilogue epilogue, read_epilogue(ctx.attrs()));
   return run_plain(ctx, p, epilogue);
 }
 
 constexpr OpDef kOps[] = {
-    {.name = "Conv", .inputs = {2, 3}, .infer = infer_conv, .run = run_conv,
+    {.name = "Conv",
+     .inputs = {2, 3},
+     .infer = infer_conv,
+     .run = run_conv,
      .prepare = prepare_conv},
-    {.domain = "com.microsoft", .name = "FusedConv", .inputs = {2, 4}, .infer = infer_conv, .run = run_conv,
+    {.domain = "com.microsoft",
+     .name = "FusedConv",
+     .inputs = {2, 4},
+     .infer = infer_conv,
+     .run = run_conv,
      .prepare = prepare_conv},
-    {.domain = "sprun", .name = "Conv", .inputs = {2, 4}, .infer = infer_conv, .run = run_conv,
+    {.domain = "sprun",
+     .name = "Conv",
+     .inputs = {2, 4},
+     .infer = infer_conv,
+     .run = run_conv,
      .prepare = prepare_conv},
 };
 

@@ -1,4 +1,5 @@
-// ConvInteger (int32 result) and QLinearConv (requantised result): x and w are 8-bit with zero points.
+// ConvInteger (int32 result) and QLinearConv (requantised result): x and w are 8-bit with zero
+// points.
 #include <cmath>
 #include <limits>
 
@@ -19,7 +20,9 @@ int32_t value_8bit(const ConstTensorView& view, int64_t i) {
 struct PerChannel {
   ConstTensorView view;
   int64_t index(int64_t m) const { return view.num_elements() > 1 ? m : 0; }
-  int32_t zero_point(int64_t m) const { return view.data == nullptr ? 0 : value_8bit(view, index(m)); }
+  int32_t zero_point(int64_t m) const {
+    return view.data == nullptr ? 0 : value_8bit(view, index(m));
+  }
   float scale(int64_t m) const { return view.as<float>()[index(m)]; }
 };
 
@@ -31,13 +34,16 @@ Status check_scalar(const InferContext& ctx, int i, DType dtype) {
 Status check_per_channel(const InferContext& ctx, int i, DType dtype, int64_t channels) {
   if (!ctx.has_input(i)) return {};
   const int64_t count = ctx.shape(i).num_elements();
-  return ctx.check((count == 1 || (ctx.shape(i).rank() == 1 && count == channels)) && ctx.dtype(i) == dtype,
-                   "input " + std::to_string(i) + " must hold 1 or " + std::to_string(channels) + " values of type " +
-                       std::string(dtype_name(dtype)) + ", got shape " + ctx.shape(i).to_string());
+  return ctx.check(
+      (count == 1 || (ctx.shape(i).rank() == 1 && count == channels)) && ctx.dtype(i) == dtype,
+      "input " + std::to_string(i) + " must hold 1 or " + std::to_string(channels) +
+          " values of type " + std::string(dtype_name(dtype)) + ", got shape " +
+          ctx.shape(i).to_string());
 }
 
 Result<ConvProblem> check_problem(const InferContext& ctx, int x, int w) {
-  SPRUN_TRY(ctx.check(is_8bit(ctx.dtype(x)) && is_8bit(ctx.dtype(w)), "input and weight must be int8 or uint8"));
+  SPRUN_TRY(ctx.check(is_8bit(ctx.dtype(x)) && is_8bit(ctx.dtype(w)),
+                      "input and weight must be int8 or uint8"));
   Result<ConvProblem> p = make_conv_problem(ctx.attrs(), ctx.shape(x), ctx.shape(w));
   if (!p.ok()) return ctx.error(p.status().message());
   return p;
@@ -45,8 +51,8 @@ Result<ConvProblem> check_problem(const InferContext& ctx, int x, int w) {
 
 // Calls finish(y_index, m, sum) with the exact integer sums.
 template <class Finish>
-Status integer_conv(RunContext& ctx, const ConvProblem& p, int x_at, int w_at, int32_t x_zero, const PerChannel& w_zero,
-                    const Finish& finish) {
+Status integer_conv(RunContext& ctx, const ConvProblem& p, int x_at, int w_at, int32_t x_zero,
+                    const PerChannel& w_zero, const Finish& finish) {
   return dispatch_int(ctx, ctx.input(x_at).dtype, [&](auto x_tag) {
     return dispatch_int(ctx, ctx.input(w_at).dtype, [&](auto w_tag) {
       const auto* x = ctx.input(x_at).as<typename decltype(x_tag)::type>();
@@ -75,7 +81,8 @@ Status infer_conv_integer(InferContext& ctx) {
 }
 
 Status run_conv_integer(RunContext& ctx) {
-  SPRUN_ASSIGN(const ConvProblem p, make_conv_problem(ctx.attrs(), ctx.input(0).shape, ctx.input(1).shape));
+  SPRUN_ASSIGN(const ConvProblem p,
+               make_conv_problem(ctx.attrs(), ctx.input(0).shape, ctx.input(1).shape));
   const int32_t x_zero = ctx.has_input(2) ? value_8bit(ctx.input(2), 0) : 0;
   const PerChannel w_zero{ctx.has_input(3) ? ctx.input(3) : ConstTensorView{}};
   int32_t* y = ctx.output(0).as<int32_t>();
@@ -97,8 +104,9 @@ Status infer_qlinear_conv(InferContext& ctx) {
   SPRUN_TRY(ctx.check(is_8bit(ctx.dtype(kYZero)), "y_zero_point must be int8 or uint8"));
   SPRUN_TRY(check_scalar(ctx, kYZero, ctx.dtype(kYZero)));
   if (ctx.has_input(kBias)) {
-    SPRUN_TRY(ctx.check(ctx.dtype(kBias) == DType::kS32 && ctx.shape(kBias).num_elements() == p.out_channels,
-                        "bias must hold " + std::to_string(p.out_channels) + " int32 values"));
+    SPRUN_TRY(ctx.check(
+        ctx.dtype(kBias) == DType::kS32 && ctx.shape(kBias).num_elements() == p.out_channels,
+        "bias must hold " + std::to_string(p.out_channels) + " int32 values"));
   }
   ctx.set_output(0, ctx.dtype(kYZero), p.out_shape());
   return {};
@@ -115,7 +123,8 @@ T quantize(float v, int32_t zero) {
 }
 
 Status run_qlinear_conv(RunContext& ctx) {
-  SPRUN_ASSIGN(const ConvProblem p, make_conv_problem(ctx.attrs(), ctx.input(kX).shape, ctx.input(kW).shape));
+  SPRUN_ASSIGN(const ConvProblem p,
+               make_conv_problem(ctx.attrs(), ctx.input(kX).shape, ctx.input(kW).shape));
   const PerChannel w_zero{ctx.input(kWZero)}, w_scale{ctx.input(kWScale)};
   const float x_scale = *ctx.input(kXScale).as<float>();
   const float y_scale = *ctx.input(kYScale).as<float>();
@@ -125,7 +134,8 @@ Status run_qlinear_conv(RunContext& ctx) {
   return integer_conv(ctx, p, kX, kW, value_8bit(ctx.input(kXZero), 0), w_zero,
                       [&, bias](int64_t i, int64_t m, int64_t sum) {
                         if (bias != nullptr) sum += bias[m];
-                        const float v = static_cast<float>(sum) * (x_scale * w_scale.scale(m) / y_scale);
+                        const float v =
+                            static_cast<float>(sum) * (x_scale * w_scale.scale(m) / y_scale);
                         if (y.dtype == DType::kS8) {
                           y.as<int8_t>()[i] = quantize<int8_t>(v, y_zero);
                         } else {
@@ -135,8 +145,16 @@ Status run_qlinear_conv(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.name = "ConvInteger", .since = 10, .inputs = {2, 4}, .infer = infer_conv_integer, .run = run_conv_integer},
-    {.name = "QLinearConv", .since = 10, .inputs = {8, 9}, .infer = infer_qlinear_conv, .run = run_qlinear_conv},
+    {.name = "ConvInteger",
+     .since = 10,
+     .inputs = {2, 4},
+     .infer = infer_conv_integer,
+     .run = run_conv_integer},
+    {.name = "QLinearConv",
+     .since = 10,
+     .inputs = {8, 9},
+     .infer = infer_qlinear_conv,
+     .run = run_qlinear_conv},
 };
 
 }  // namespace

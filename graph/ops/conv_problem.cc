@@ -18,8 +18,8 @@ Status set_groups(const AttrMap& attrs, const Shape& x, const Shape& w, ConvProb
   p->in_channels = x[1];
   p->groups = attrs.get_int("group", 1);
   if (p->groups < 1 || w[0] % p->groups != 0 || x[1] % p->groups != 0) {
-    return bad("group " + std::to_string(p->groups) + " does not divide the channels of input " + x.to_string() +
-               " and weight " + w.to_string());
+    return bad("group " + std::to_string(p->groups) + " does not divide the channels of input " +
+               x.to_string() + " and weight " + w.to_string());
   }
   return {};
 }
@@ -31,8 +31,9 @@ Result<ConvProblem> make_conv_problem(const AttrMap& attrs, const Shape& x, cons
   SPRUN_TRY(set_groups(attrs, x, w, &p));
   p.out_channels = w[0];
   if (w[1] != p.group_in()) {
-    return bad("weight " + w.to_string() + " has " + std::to_string(w[1]) + " input channels, expected " +
-               std::to_string(p.group_in()) + " for input " + x.to_string());
+    return bad("weight " + w.to_string() + " has " + std::to_string(w[1]) +
+               " input channels, expected " + std::to_string(p.group_in()) + " for input " +
+               x.to_string());
   }
   SPRUN_ASSIGN(const std::vector<int64_t> kernel, conv_kernel(attrs, w));
   SPRUN_ASSIGN(p.window, make_window(attrs, x, kernel));
@@ -40,11 +41,13 @@ Result<ConvProblem> make_conv_problem(const AttrMap& attrs, const Shape& x, cons
   return p;
 }
 
-Result<ConvProblem> make_conv_transpose_problem(const AttrMap& attrs, const Shape& x, const Shape& w) {
+Result<ConvProblem> make_conv_transpose_problem(const AttrMap& attrs, const Shape& x,
+                                                const Shape& w) {
   ConvProblem p;
   SPRUN_TRY(set_groups(attrs, x, w, &p));
   if (w[0] != x[1]) {
-    return bad("weight " + w.to_string() + " does not fit input " + x.to_string() + ": their channels differ");
+    return bad("weight " + w.to_string() + " does not fit input " + x.to_string() +
+               ": their channels differ");
   }
   if (w[1] > kMaxElements / p.groups) return bad("too many output channels");
   p.out_channels = w[1] * p.groups;

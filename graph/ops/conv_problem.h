@@ -8,7 +8,8 @@
 
 namespace sprun::graph {
 
-// x [batch, in_channels, in...], w [out_channels, in_channels / groups, kernel...], y [batch, out_channels, out...]
+// x [batch, in_channels, in...], w [out_channels, in_channels / groups, kernel...], y [batch,
+// out_channels, out...]
 struct ConvProblem {
   Window window;
   int64_t batch = 0, in_channels = 0, out_channels = 0, groups = 1;
@@ -20,13 +21,17 @@ struct ConvProblem {
 
 // kBadModel with the reason when shapes and attributes do not fit together.
 Result<ConvProblem> make_conv_problem(const AttrMap& attrs, const Shape& x, const Shape& w);
-// The same for ConvTranspose: w is [in_channels, out_channels / groups, kernel...], window.in belongs to x.
-Result<ConvProblem> make_conv_transpose_problem(const AttrMap& attrs, const Shape& x, const Shape& w);
+// The same for ConvTranspose: w is [in_channels, out_channels / groups, kernel...], window.in
+// belongs to x.
+Result<ConvProblem> make_conv_transpose_problem(const AttrMap& attrs, const Shape& x,
+                                                const Shape& w);
 
-// Calls finish(y_index, m, sum) for every output of channel rows [begin, end), a row being one line of the last axis:
-// row = ((n * out_channels + m) * out[0] + d) * out[1] + h. sum is an Acc of term(x_index, w_index, m) over the window.
+// Calls finish(y_index, m, sum) for every output of channel rows [begin, end), a row being one line
+// of the last axis: row = ((n * out_channels + m) * out[0] + d) * out[1] + h. sum is an Acc of
+// term(x_index, w_index, m) over the window.
 template <class Acc, class Term, class Finish>
-void plain_conv_rows(const ConvProblem& p, int64_t begin, int64_t end, const Term& term, const Finish& finish) {
+void plain_conv_rows(const ConvProblem& p, int64_t begin, int64_t end, const Term& term,
+                     const Finish& finish) {
   const auto& [ad, ah, aw] = p.window.axis;
   const int64_t kernel = p.window.kernel_size();
   for (int64_t row = begin; row < end; ++row) {
@@ -43,11 +48,13 @@ void plain_conv_rows(const ConvProblem& p, int64_t begin, int64_t end, const Ter
       for (int64_t c = 0; c < p.group_in(); ++c) {
         for (int64_t i = kd.begin; i < kd.end; ++i) {
           for (int64_t j = kh.begin; j < kh.end; ++j) {
-            const int64_t line = ((first_channel + c) * ad.in + ad.start(d) + i * ad.dilation) * ah.in + ah.start(h) +
-                                 j * ah.dilation;
+            const int64_t line =
+                ((first_channel + c) * ad.in + ad.start(d) + i * ad.dilation) * ah.in +
+                ah.start(h) + j * ah.dilation;
             const int64_t x0 = line * aw.in + aw.start(w);
             const int64_t w0 = (m * p.group_in() + c) * kernel + (i * ah.kernel + j) * aw.kernel;
-            for (int64_t k = kw.begin; k < kw.end; ++k) sum += term(x0 + k * aw.dilation, w0 + k, m);
+            for (int64_t k = kw.begin; k < kw.end; ++k)
+              sum += term(x0 + k * aw.dilation, w0 + k, m);
           }
         }
       }
@@ -60,7 +67,8 @@ void plain_conv_rows(const ConvProblem& p, int64_t begin, int64_t end, const Ter
 inline int64_t plain_conv_grain(const ConvProblem& p) {
   constexpr int64_t kWork = 65536;
   const int64_t sums = std::min(p.window.axis[2].out, kWork);
-  const int64_t terms = std::min(std::max<int64_t>(p.group_in(), 1) * p.window.kernel_size(), kWork);
+  const int64_t terms =
+      std::min(std::max<int64_t>(p.group_in(), 1) * p.window.kernel_size(), kWork);
   return std::max<int64_t>(1, kWork / std::max<int64_t>(sums * terms, 1));
 }
 

@@ -1,6 +1,7 @@
 // ConvTranspose: every input position spreads a scaled kernel over the output.
 //
-// Computed as a gather: y[m, o] sums x[c, i] * w[c, m, k] over all k with o + pad - k * dilation = i * stride.
+// Computed as a gather: y[m, o] sums x[c, i] * w[c, m, k] over all k with o + pad - k * dilation =
+// i * stride.
 #include "graph/ops/conv_problem.h"
 
 namespace sprun::graph {
@@ -10,9 +11,11 @@ namespace {
 Status infer(InferContext& ctx) {
   SPRUN_TRY(ctx.check(is_float(ctx.dtype(0)), "input must be a float type"));
   for (int i = 1; i < ctx.num_inputs(); ++i) {
-    if (ctx.has_input(i) && ctx.dtype(i) != ctx.dtype(0)) return ctx.error("inputs have different types");
+    if (ctx.has_input(i) && ctx.dtype(i) != ctx.dtype(0))
+      return ctx.error("inputs have different types");
   }
-  const Result<ConvProblem> p = make_conv_transpose_problem(ctx.attrs(), ctx.shape(0), ctx.shape(1));
+  const Result<ConvProblem> p =
+      make_conv_transpose_problem(ctx.attrs(), ctx.shape(0), ctx.shape(1));
   if (!p.ok()) return ctx.error(p.status().message());
   if (ctx.has_input(2)) {
     SPRUN_TRY(ctx.check(ctx.shape(2).rank() == 1 && ctx.shape(2)[0] == p->out_channels,
@@ -30,7 +33,8 @@ int64_t source(const WindowAxis& a, int64_t o, int64_t k) {
   return at / a.stride;
 }
 
-// Kernel elements of output o that can read anything: 0 <= o + pad - k * dilation <= (in - 1) * stride.
+// Kernel elements of output o that can read anything: 0 <= o + pad - k * dilation <= (in - 1) *
+// stride.
 KernelRange source_range(const WindowAxis& a, int64_t o) {
   const int64_t at = o + a.pad_begin;
   const int64_t beyond = at - (a.in - 1) * a.stride;
@@ -56,14 +60,16 @@ struct Gather {
     const T* ws = w + (first * p.group_out() + m % p.group_out()) * kernel + k_at;
     double sum = 0;
     for (int64_t c = 0; c < p.group_in(); ++c) {
-      sum += static_cast<double>(load(xs[c * in_size])) * static_cast<double>(load(ws[c * p.group_out() * kernel]));
+      sum += static_cast<double>(load(xs[c * in_size])) *
+             static_cast<double>(load(ws[c * p.group_out() * kernel]));
     }
     return sum;
   }
 
   double position(int64_t n, int64_t m, int64_t od, int64_t oh, int64_t ow) const {
     const auto& [ad, ah, aw] = p.window.axis;
-    const KernelRange rd = source_range(ad, od), rh = source_range(ah, oh), rw = source_range(aw, ow);
+    const KernelRange rd = source_range(ad, od), rh = source_range(ah, oh),
+                      rw = source_range(aw, ow);
     double sum = 0;
     for (int64_t kd = rd.begin; kd < rd.end; ++kd) {
       const int64_t d = source(ad, od, kd);
@@ -72,7 +78,8 @@ struct Gather {
         for (int64_t kw = rw.begin; h >= 0 && kw < rw.end; ++kw) {
           const int64_t at = source(aw, ow, kw);
           if (at < 0) continue;
-          sum += channels(n, m, (d * ah.in + h) * aw.in + at, (kd * ah.kernel + kh) * aw.kernel + kw);
+          sum +=
+              channels(n, m, (d * ah.in + h) * aw.in + at, (kd * ah.kernel + kh) * aw.kernel + kw);
         }
       }
     }
@@ -94,12 +101,14 @@ struct Gather {
 };
 
 Status run(RunContext& ctx) {
-  SPRUN_ASSIGN(const ConvProblem p, make_conv_transpose_problem(ctx.attrs(), ctx.input(0).shape, ctx.input(1).shape));
+  SPRUN_ASSIGN(const ConvProblem p,
+               make_conv_transpose_problem(ctx.attrs(), ctx.input(0).shape, ctx.input(1).shape));
   return dispatch_real(ctx, ctx.input(0).dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const auto& axis = p.window.axis;
     const Gather<T> gather{p, ctx.input(0).as<T>(), ctx.input(1).as<T>(),
-                           ctx.has_input(2) ? ctx.input(2).as<T>() : nullptr, ctx.output(0).as<T>()};
+                           ctx.has_input(2) ? ctx.input(2).as<T>() : nullptr,
+                           ctx.output(0).as<T>()};
     const int64_t rows = p.batch * p.out_channels * axis[0].out * axis[1].out;
     if (rows == 0 || axis[2].out == 0) return Status();
     ctx.pool().parallel_for(rows, plain_conv_grain(p), [&](int64_t begin, int64_t end, int) {

@@ -1,4 +1,5 @@
-// EmbedLayerNormalization (com.microsoft): word + position + segment embeddings, then layer normalisation.
+// EmbedLayerNormalization (com.microsoft): word + position + segment embeddings, then layer
+// normalisation.
 #include <algorithm>
 #include <cmath>
 
@@ -23,8 +24,9 @@ Status check_like_ids(const InferContext& ctx, int i, const char* name) {
   const Shape& ids = ctx.shape(kIds);
   const Shape& s = ctx.shape(i);
   const bool fits = s == ids || (i == kPositionIds && s.rank() == 2 && s[0] == 1 && s[1] == ids[1]);
-  return ctx.check(fits && ctx.dtype(i) == DType::kS32, std::string(name) + " must be int32 with the shape of input_ids " +
-                                                            ids.to_string() + ", got " + s.to_string());
+  return ctx.check(fits && ctx.dtype(i) == DType::kS32,
+                   std::string(name) + " must be int32 with the shape of input_ids " +
+                       ids.to_string() + ", got " + s.to_string());
 }
 
 Status check_inputs(const InferContext& ctx) {
@@ -44,8 +46,9 @@ Status check_inputs(const InferContext& ctx) {
   if (ctx.has_input(kSegment)) SPRUN_TRY(check_table(ctx, kSegment, "segment_embedding", hidden));
   for (int i : {kGamma, kBeta}) {
     const Shape& s = ctx.shape(i);
-    SPRUN_TRY(ctx.check(s.rank() == 1 && s[0] == hidden && ctx.dtype(i) == ctx.dtype(kWord),
-                        "gamma and beta must be vectors of " + std::to_string(hidden) + " elements"));
+    SPRUN_TRY(
+        ctx.check(s.rank() == 1 && s[0] == hidden && ctx.dtype(i) == ctx.dtype(kWord),
+                  "gamma and beta must be vectors of " + std::to_string(hidden) + " elements"));
   }
   SPRUN_TRY(check_like_ids(ctx, kSegmentIds, "segment_ids"));
   SPRUN_TRY(check_like_ids(ctx, kMask, "mask"));
@@ -77,11 +80,14 @@ Status check_indices(const RunContext& ctx, int ids, int table, const char* name
 
 Status check_values(const RunContext& ctx) {
   SPRUN_TRY(check_indices(ctx, kIds, kWord, "input id"));
-  if (ctx.has_input(kSegmentIds)) SPRUN_TRY(check_indices(ctx, kSegmentIds, kSegment, "segment id"));
-  if (ctx.has_input(kPositionIds)) return check_indices(ctx, kPositionIds, kPosition, "position id");
+  if (ctx.has_input(kSegmentIds))
+    SPRUN_TRY(check_indices(ctx, kSegmentIds, kSegment, "segment id"));
+  if (ctx.has_input(kPositionIds))
+    return check_indices(ctx, kPositionIds, kPosition, "position id");
   return ctx.check(ctx.input(kIds).shape[1] <= ctx.input(kPosition).shape[0],
-                   "sequence of " + std::to_string(ctx.input(kIds).shape[1]) + " tokens, but only " +
-                       std::to_string(ctx.input(kPosition).shape[0]) + " positions");
+                   "sequence of " + std::to_string(ctx.input(kIds).shape[1]) +
+                       " tokens, but only " + std::to_string(ctx.input(kPosition).shape[0]) +
+                       " positions");
 }
 
 // mask_index[b] = number of ones in row b of the mask; 0 without a mask.
@@ -131,7 +137,8 @@ struct Embedder {
     for (int64_t c = 0; c < n; ++c) {
       const C v = value(rows, c);
       if (sum != nullptr) sum[token * n + c] = store<T>(v);
-      y[token * n + c] = store<T>((v - mean) * inv_std * static_cast<C>(load(gamma[c])) + static_cast<C>(load(beta[c])));
+      y[token * n + c] = store<T>((v - mean) * inv_std * static_cast<C>(load(gamma[c])) +
+                                  static_cast<C>(load(beta[c])));
     }
   }
 
@@ -154,16 +161,21 @@ Status run(RunContext& ctx) {
   return dispatch_real(ctx, ctx.input(kWord).dtype, [&](auto tag) {
     const Embedder<typename decltype(tag)::type> embedder(ctx);
     const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(embedder.n, 1));
-    ctx.pool().parallel_for(ctx.input(kIds).num_elements(), grain, [&](int64_t begin, int64_t end, int) {
-      for (int64_t t = begin; t < end; ++t) embedder.run(t);
-    });
+    ctx.pool().parallel_for(ctx.input(kIds).num_elements(), grain,
+                            [&](int64_t begin, int64_t end, int) {
+                              for (int64_t t = begin; t < end; ++t) embedder.run(t);
+                            });
     return Status();
   });
 }
 
 constexpr OpDef kOps[] = {
-    {.domain = "com.microsoft", .name = "EmbedLayerNormalization", .inputs = {1, 9}, .outputs = {1, 3},
-     .infer = infer, .run = run},
+    {.domain = "com.microsoft",
+     .name = "EmbedLayerNormalization",
+     .inputs = {1, 9},
+     .outputs = {1, 3},
+     .infer = infer,
+     .run = run},
 };
 
 }  // namespace

@@ -11,7 +11,8 @@ namespace {
 Status infer(InferContext& ctx) {
   const Shape& x = ctx.shape(0);
   SPRUN_TRY(ctx.check(is_float(ctx.dtype(0)), "input must be a float type"));
-  SPRUN_TRY(ctx.check(x.rank() >= 2, "input must have at least 2 axes, got shape " + x.to_string()));
+  SPRUN_TRY(
+      ctx.check(x.rank() >= 2, "input must have at least 2 axes, got shape " + x.to_string()));
   SPRUN_TRY(ctx.check(ctx.attrs().get_int("p", 2) > 0, "p must be positive"));
   Shape y = x;
   for (int i = 2; i < y.rank(); ++i) y[i] = 1;

@@ -55,7 +55,8 @@ Status infer_row_norm(InferContext& ctx) {
   const DType stats = stash_dtype(ctx.attrs());
   SPRUN_TRY(ctx.check(stats != DType::kUndefined, "stash_type is not a float type"));
   ctx.set_output(0, ctx.dtype(1), ctx.shape(0));
-  for (int i = 1; i < ctx.num_outputs(); ++i) ctx.set_output(i, stats, stats_shape(ctx.shape(0), *axis));
+  for (int i = 1; i < ctx.num_outputs(); ++i)
+    ctx.set_output(i, stats, stats_shape(ctx.shape(0), *axis));
   return {};
 }
 
@@ -104,17 +105,19 @@ Status check_column_input(const InferContext& ctx, int i, const char* name) {
   if (!ctx.has_input(i)) return {};
   const Shape& s = ctx.shape(i);
   return ctx.check(s.rank() == 1 && s[0] == ctx.shape(0).back() && ctx.dtype(i) == ctx.dtype(0),
-                   std::string(name) + " must be a vector of " + std::to_string(ctx.shape(0).back()) +
+                   std::string(name) + " must be a vector of " +
+                       std::to_string(ctx.shape(0).back()) +
                        " elements of the input's type, got shape " + s.to_string());
 }
 
 Status infer_skip(InferContext& ctx, bool rms) {
   const Shape& x = ctx.shape(0);
   SPRUN_TRY(check_float(ctx, 0));
-  SPRUN_TRY(ctx.check(x.rank() == 2 || x.rank() == 3, "input must have 2 or 3 axes, got shape " + x.to_string()));
+  SPRUN_TRY(ctx.check(x.rank() == 2 || x.rank() == 3,
+                      "input must have 2 or 3 axes, got shape " + x.to_string()));
   SPRUN_TRY(ctx.check(skip_fits(x, ctx.shape(1)) && ctx.dtype(1) == ctx.dtype(0),
-                      "skip has shape " + ctx.shape(1).to_string() + ", which does not fit the input shape " +
-                          x.to_string()));
+                      "skip has shape " + ctx.shape(1).to_string() +
+                          ", which does not fit the input shape " + x.to_string()));
   SPRUN_TRY(check_column_input(ctx, 2, "gamma"));
   if (!rms) SPRUN_TRY(check_column_input(ctx, 3, "beta"));
   SPRUN_TRY(check_column_input(ctx, rms ? 3 : 4, "bias"));
@@ -147,19 +150,50 @@ Status run_skip_layer(RunContext& ctx) { return run_skip(ctx, false); }
 Status run_skip_rms(RunContext& ctx) { return run_skip(ctx, true); }
 
 constexpr OpDef kOps[] = {
-    {.name = "LayerNormalization", .inputs = {2, 3}, .outputs = {1, 3},
-     .infer = infer_row_norm, .run = run_layer_norm, .prepare = prepare_row_norm, .flags = kInPlace},
-    {.name = "RMSNormalization", .since = 23, .inputs = {2, 2},
-     .infer = infer_row_norm, .run = run_rms_norm, .prepare = prepare_row_norm, .flags = kInPlace},
-    {.name = "SimplifiedLayerNormalization", .inputs = {2, 2}, .outputs = {1, 2},
-     .infer = infer_row_norm, .run = run_rms_norm, .prepare = prepare_row_norm, .flags = kInPlace},
-    {.domain = "com.microsoft", .name = "SimplifiedLayerNormalization", .inputs = {2, 2}, .outputs = {1, 2},
-     .infer = infer_row_norm, .run = run_rms_norm, .prepare = prepare_row_norm, .flags = kInPlace},
-    {.domain = "com.microsoft", .name = "SkipLayerNormalization", .inputs = {3, 5}, .outputs = {1, 4},
-     .infer = infer_skip_layer, .run = run_skip_layer, .prepare = prepare_row_norm,
+    {.name = "LayerNormalization",
+     .inputs = {2, 3},
+     .outputs = {1, 3},
+     .infer = infer_row_norm,
+     .run = run_layer_norm,
+     .prepare = prepare_row_norm,
      .flags = kInPlace},
-    {.domain = "com.microsoft", .name = "SkipSimplifiedLayerNormalization", .inputs = {3, 4}, .outputs = {1, 4},
-     .infer = infer_skip_rms, .run = run_skip_rms, .prepare = prepare_row_norm,
+    {.name = "RMSNormalization",
+     .since = 23,
+     .inputs = {2, 2},
+     .infer = infer_row_norm,
+     .run = run_rms_norm,
+     .prepare = prepare_row_norm,
+     .flags = kInPlace},
+    {.name = "SimplifiedLayerNormalization",
+     .inputs = {2, 2},
+     .outputs = {1, 2},
+     .infer = infer_row_norm,
+     .run = run_rms_norm,
+     .prepare = prepare_row_norm,
+     .flags = kInPlace},
+    {.domain = "com.microsoft",
+     .name = "SimplifiedLayerNormalization",
+     .inputs = {2, 2},
+     .outputs = {1, 2},
+     .infer = infer_row_norm,
+     .run = run_rms_norm,
+     .prepare = prepare_row_norm,
+     .flags = kInPlace},
+    {.domain = "com.microsoft",
+     .name = "SkipLayerNormalization",
+     .inputs = {3, 5},
+     .outputs = {1, 4},
+     .infer = infer_skip_layer,
+     .run = run_skip_layer,
+     .prepare = prepare_row_norm,
+     .flags = kInPlace},
+    {.domain = "com.microsoft",
+     .name = "SkipSimplifiedLayerNormalization",
+     .inputs = {3, 4},
+     .outputs = {1, 4},
+     .infer = infer_skip_rms,
+     .run = run_skip_rms,
+     .prepare = prepare_row_norm,
      .flags = kInPlace},
 };
 

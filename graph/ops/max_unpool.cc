@@ -34,12 +34,14 @@ Status infer(InferContext& ctx) {
   if (!wanted.ok()) return ctx.error(wanted.status().message());
   bool fits = wanted->rank() == x.rank();
   for (int i = 0; fits && i < x.rank(); ++i) fits = (*wanted)[i] >= (*natural)[i];
-  SPRUN_TRY(ctx.check(fits, "output_shape " + wanted->to_string() + " is smaller than " + natural->to_string()));
+  SPRUN_TRY(ctx.check(
+      fits, "output_shape " + wanted->to_string() + " is smaller than " + natural->to_string()));
   ctx.set_output(0, ctx.dtype(0), *wanted);
   return {};
 }
 
-// Indices count in the natural shape; a larger output_shape keeps the coordinates (as ONNX's reference does).
+// Indices count in the natural shape; a larger output_shape keeps the coordinates (as ONNX's
+// reference does).
 Status run(RunContext& ctx) {
   const TensorView& y = ctx.output(0);
   SPRUN_ASSIGN(const Shape natural, natural_shape(ctx.attrs(), ctx.input(0).shape));
@@ -52,7 +54,8 @@ Status run(RunContext& ctx) {
     using T = typename decltype(tag)::type;
     for (int64_t i = 0; i < count; ++i) {
       if (indices[i] < 0 || indices[i] >= size) {
-        return ctx.error("index " + std::to_string(indices[i]) + " is outside the shape " + natural.to_string());
+        return ctx.error("index " + std::to_string(indices[i]) + " is outside the shape " +
+                         natural.to_string());
       }
       int64_t rest = indices[i];
       int64_t at = 0;

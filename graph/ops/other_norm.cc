@@ -86,11 +86,13 @@ struct ReducedSpace {
     for (int i = 0; i < shape.rank(); ++i) {
       const bool is_reduced = std::find(axes.begin(), axes.end(), i) != axes.end();
       Shape& dims = is_reduced ? reduced : kept;
-      (is_reduced ? reduced_strides : kept_strides)[static_cast<size_t>(dims.rank())] = strides[static_cast<size_t>(i)];
+      (is_reduced ? reduced_strides : kept_strides)[static_cast<size_t>(dims.rank())] =
+          strides[static_cast<size_t>(i)];
       dims.push_back(shape[i]);
     }
   }
-  static int64_t offset(const Shape& dims, const std::array<int64_t, kMaxRank>& strides, int64_t index) {
+  static int64_t offset(const Shape& dims, const std::array<int64_t, kMaxRank>& strides,
+                        int64_t index) {
     int64_t result = 0;
     for (int i = dims.rank() - 1; i >= 0; --i) {
       result += index % dims[i] * strides[static_cast<size_t>(i)];
@@ -106,7 +108,9 @@ struct ReducedSpace {
 template <class T>
 void mvn_one(const T* x, T* y, const ReducedSpace& space) {
   const int64_t n = space.reduced.num_elements();
-  const auto at = [&](int64_t i) { return ReducedSpace::offset(space.reduced, space.reduced_strides, i); };
+  const auto at = [&](int64_t i) {
+    return ReducedSpace::offset(space.reduced, space.reduced_strides, i);
+  };
   double mean = 0;
   for (int64_t i = 0; i < n; ++i) mean += static_cast<double>(load(x[at(i)]));
   mean /= static_cast<double>(n);
@@ -144,16 +148,18 @@ Status run_mvn(RunContext& ctx) {
 
 Status infer_lrn(InferContext& ctx) {
   SPRUN_TRY(infer_float_same(ctx));
-  SPRUN_TRY(ctx.check(ctx.shape(0).rank() >= 2, "input must have at least 2 axes, got shape " +
-                                                    ctx.shape(0).to_string()));
+  SPRUN_TRY(ctx.check(ctx.shape(0).rank() >= 2,
+                      "input must have at least 2 axes, got shape " + ctx.shape(0).to_string()));
   return ctx.check(ctx.attrs().get_int("size", 0) > 0, "size must be positive");
 }
 
-// y[c] = x[c] / (bias + alpha / size * sum of x^2 over the channels around c) ^ beta, for one position.
+// y[c] = x[c] / (bias + alpha / size * sum of x^2 over the channels around c) ^ beta, for one
+// position.
 template <class T>
 void lrn_position(const T* x, T* y, int64_t channels, int64_t stride, const AttrMap& attrs) {
   const int64_t size = attrs.get_int("size", 1);
-  const double scale = static_cast<double>(attrs.get_float("alpha", 1e-4F)) / static_cast<double>(size);
+  const double scale =
+      static_cast<double>(attrs.get_float("alpha", 1e-4F)) / static_cast<double>(size);
   const double beta = static_cast<double>(attrs.get_float("beta", 0.75F));
   const double bias = static_cast<double>(attrs.get_float("bias", 1.0F));
   const int64_t before = (size - 1) / 2;
@@ -175,19 +181,25 @@ Status run_lrn(RunContext& ctx) {
   const int64_t inner = shape.num_elements(2, shape.rank());
   return dispatch_real(ctx, ctx.input(0).dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    ctx.pool().parallel_for(shape[0] * inner, grain_for(shape[1] * 16), [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t offset = i / inner * shape[1] * inner + i % inner;
-        lrn_position(ctx.input(0).as<T>() + offset, ctx.output(0).as<T>() + offset, shape[1], inner, ctx.attrs());
-      }
-    });
+    ctx.pool().parallel_for(
+        shape[0] * inner, grain_for(shape[1] * 16), [&](int64_t begin, int64_t end, int) {
+          for (int64_t i = begin; i < end; ++i) {
+            const int64_t offset = i / inner * shape[1] * inner + i % inner;
+            lrn_position(ctx.input(0).as<T>() + offset, ctx.output(0).as<T>() + offset, shape[1],
+                         inner, ctx.attrs());
+          }
+        });
     return Status();
   });
 }
 
 constexpr OpDef kOps[] = {
     {.name = "LpNormalization", .infer = infer_lp, .run = run_lp, .flags = kInPlace},
-    {.name = "MeanVarianceNormalization", .since = 9, .infer = infer_mvn, .run = run_mvn, .flags = kInPlace},
+    {.name = "MeanVarianceNormalization",
+     .since = 9,
+     .infer = infer_mvn,
+     .run = run_mvn,
+     .flags = kInPlace},
     {.name = "LRN", .infer = infer_lrn, .run = run_lrn},
 };
 

@@ -27,7 +27,8 @@ Status infer_pool(InferContext& ctx) {
 }
 
 Status infer_max(InferContext& ctx) {
-  SPRUN_TRY(ctx.check(is_float(ctx.dtype(0)) || is_integer(ctx.dtype(0)), "input must be a number type"));
+  SPRUN_TRY(
+      ctx.check(is_float(ctx.dtype(0)) || is_integer(ctx.dtype(0)), "input must be a number type"));
   return infer_pool(ctx);
 }
 
@@ -51,7 +52,8 @@ void visit_patch(const Window& w, const Patch& patch, const Visit& visit) {
     const int64_t d = patch.start[0] + i * ad.dilation;
     for (int64_t j = patch.range[1].begin; j < patch.range[1].end; ++j) {
       const int64_t line = (d * ah.in + patch.start[1] + j * ah.dilation) * aw.in + patch.start[2];
-      for (int64_t k = patch.range[2].begin; k < patch.range[2].end; ++k) visit(line + k * aw.dilation);
+      for (int64_t k = patch.range[2].begin; k < patch.range[2].end; ++k)
+        visit(line + k * aw.dilation);
     }
   }
 }
@@ -94,7 +96,8 @@ void for_each_plane(RunContext& ctx, const Window& w, const Plane& plane) {
 
 // ------------------------------------------------------------------ MaxPool
 
-// Offset inside a plane -> the number that Indices holds: flattened row by row, or column by column.
+// Offset inside a plane -> the number that Indices holds: flattened row by row, or column by
+// column.
 int64_t plane_index(const Window& w, int64_t offset, bool column_major) {
   if (!column_major) return offset;
   const auto& [ad, ah, aw] = w.axis;
@@ -109,14 +112,19 @@ int64_t plane_index(const Window& w, int64_t offset, bool column_major) {
 
 template <class T>
 T lowest() {
-  if constexpr (std::is_same_v<T, Float16>) return Float16{0xfc00};
-  else if constexpr (std::is_same_v<T, BFloat16>) return BFloat16{0xff80};
-  else if constexpr (std::is_floating_point_v<T>) return -std::numeric_limits<T>::infinity();
-  else return std::numeric_limits<T>::min();
+  if constexpr (std::is_same_v<T, Float16>)
+    return Float16{0xfc00};
+  else if constexpr (std::is_same_v<T, BFloat16>)
+    return BFloat16{0xff80};
+  else if constexpr (std::is_floating_point_v<T>)
+    return -std::numeric_limits<T>::infinity();
+  else
+    return std::numeric_limits<T>::min();
 }
 
 template <class T>
-void max_plane(const Window& w, const T* x, T* y, int64_t* indices, int64_t base, bool column_major) {
+void max_plane(const Window& w, const T* x, T* y, int64_t* indices, int64_t base,
+               bool column_major) {
   for_each_window(w, [&](const Patch& patch, int64_t o) {
     T best = lowest<T>();
     int64_t at = -1;
@@ -152,7 +160,8 @@ int64_t padded_count(const Window& w, const Patch& patch) {
   int64_t count = 1;
   for (size_t i = 0; i < kMaxSpatial; ++i) {
     const WindowAxis& a = w.axis[i];
-    const KernelRange r = kernel_range(a, patch.start[i] + a.pad_begin, a.pad_begin + a.in + a.pad_end);
+    const KernelRange r =
+        kernel_range(a, patch.start[i] + a.pad_begin, a.pad_begin + a.in + a.pad_end);
     count *= r.end - r.begin;
   }
   return count;
@@ -190,7 +199,9 @@ Status run_lp(RunContext& ctx) {
     for_each_plane<T>(ctx, w, [&](const T* x, T* y, int64_t) {
       for_each_window(w, [&](const Patch& patch, int64_t o) {
         double sum = 0;
-        visit_patch(w, patch, [&](int64_t i) { sum += std::pow(std::abs(static_cast<double>(load(x[i]))), p); });
+        visit_patch(w, patch, [&](int64_t i) {
+          sum += std::pow(std::abs(static_cast<double>(load(x[i]))), p);
+        });
         y[o] = store<T>(static_cast<ComputeType<T>>(std::pow(sum, 1.0 / p)));
       });
     });

@@ -9,7 +9,8 @@ namespace sprun::graph {
 namespace {
 
 constexpr int64_t kMaxOutputSize = 1 << 20;
-constexpr double kMaxSamples = 1 << 12;  // along one axis of one bin; a box of absurd size must not run forever
+constexpr double kMaxSamples =
+    1 << 12;  // along one axis of one bin; a box of absurd size must not run forever
 
 struct Box {
   double x1, y1, x2, y2;
@@ -24,12 +25,15 @@ Box read_box(const T* p, double scale) {
 Status check_boxes(const InferContext& ctx, int64_t columns, int64_t out_h, int64_t out_w) {
   const Shape& x = ctx.shape(0);
   const Shape& boxes = ctx.shape(1);
-  SPRUN_TRY(ctx.check(is_float(ctx.dtype(0)) && ctx.dtype(1) == ctx.dtype(0), "inputs must be of one float type"));
+  SPRUN_TRY(ctx.check(is_float(ctx.dtype(0)) && ctx.dtype(1) == ctx.dtype(0),
+                      "inputs must be of one float type"));
   SPRUN_TRY(ctx.check(x.rank() == 4, "input must have 4 axes, got shape " + x.to_string()));
-  SPRUN_TRY(ctx.check(boxes.rank() == 2 && boxes[1] == columns,
-                      "rois must have shape [n," + std::to_string(columns) + "], got " + boxes.to_string()));
-  return ctx.check(out_h > 0 && out_w > 0 && out_h <= kMaxOutputSize && out_w <= kMaxOutputSize,
-                   "output size " + std::to_string(out_h) + " x " + std::to_string(out_w) + " is out of range");
+  SPRUN_TRY(ctx.check(
+      boxes.rank() == 2 && boxes[1] == columns,
+      "rois must have shape [n," + std::to_string(columns) + "], got " + boxes.to_string()));
+  return ctx.check(
+      out_h > 0 && out_w > 0 && out_h <= kMaxOutputSize && out_w <= kMaxOutputSize,
+      "output size " + std::to_string(out_h) + " x " + std::to_string(out_w) + " is out of range");
 }
 
 Status set_box_output(InferContext& ctx, int64_t out_h, int64_t out_w) {
@@ -49,7 +53,8 @@ Status infer_align(InferContext& ctx) {
   SPRUN_TRY(ctx.check(ctx.shape(2).num_elements() == ctx.shape(1)[0] && ctx.dtype(2) == DType::kS64,
                       "batch_indices must hold one int64 per roi"));
   const std::string_view mode = ctx.attrs().get_string("mode", "avg");
-  SPRUN_TRY(ctx.check(mode == "avg" || mode == "max", "mode '" + std::string(mode) + "' is unknown"));
+  SPRUN_TRY(
+      ctx.check(mode == "avg" || mode == "max", "mode '" + std::string(mode) + "' is unknown"));
   SPRUN_TRY(ctx.check(ctx.attrs().get_int("sampling_ratio", 0) >= 0, "sampling_ratio is negative"));
   return set_box_output(ctx, h, w);
 }
@@ -93,12 +98,15 @@ AlignOptions align_options(const RunContext& ctx) {
 int64_t sample_count(int64_t fixed, double size, int64_t out) {
   if (fixed > 0) return std::min(fixed, static_cast<int64_t>(kMaxSamples));
   const double adaptive = std::ceil(size / static_cast<double>(out));
-  return adaptive >= 1.0 ? static_cast<int64_t>(std::min(adaptive, kMaxSamples)) : (adaptive == adaptive ? 0 : 1);
+  return adaptive >= 1.0 ? static_cast<int64_t>(std::min(adaptive, kMaxSamples))
+                         : (adaptive == adaptive ? 0 : 1);
 }
 
 template <class T>
 double interpolate_max(const T* x, int64_t width, const Sample& sy, const Sample& sx) {
-  const auto at = [&](int64_t y, int64_t column) { return static_cast<double>(load(x[y * width + column])); };
+  const auto at = [&](int64_t y, int64_t column) {
+    return static_cast<double>(load(x[y * width + column]));
+  };
   return std::max(std::max(sy.low_weight * sx.low_weight * at(sy.low, sx.low),
                            sy.low_weight * sx.high_weight * at(sy.low, sx.high)),
                   std::max(sy.high_weight * sx.low_weight * at(sy.high, sx.low),
@@ -107,14 +115,19 @@ double interpolate_max(const T* x, int64_t width, const Sample& sy, const Sample
 
 template <class T>
 double interpolate(const T* x, int64_t width, const Sample& sy, const Sample& sx) {
-  const auto at = [&](int64_t y, int64_t column) { return static_cast<double>(load(x[y * width + column])); };
-  return sy.low_weight * (sx.low_weight * at(sy.low, sx.low) + sx.high_weight * at(sy.low, sx.high)) +
-         sy.high_weight * (sx.low_weight * at(sy.high, sx.low) + sx.high_weight * at(sy.high, sx.high));
+  const auto at = [&](int64_t y, int64_t column) {
+    return static_cast<double>(load(x[y * width + column]));
+  };
+  return sy.low_weight *
+             (sx.low_weight * at(sy.low, sx.low) + sx.high_weight * at(sy.low, sx.high)) +
+         sy.high_weight *
+             (sx.low_weight * at(sy.high, sx.low) + sx.high_weight * at(sy.high, sx.high));
 }
 
 // One output plane: box `box` in channel x [height, width].
 template <class T>
-void align_plane(const AlignOptions& o, const Box& box, const T* x, int64_t height, int64_t width, T* y) {
+void align_plane(const AlignOptions& o, const Box& box, const T* x, int64_t height, int64_t width,
+                 T* y) {
   double box_w = box.x2 - box.x1;
   double box_h = box.y2 - box.y1;
   if (!o.half_pixel) {  // boxes of at least one pixel
@@ -132,8 +145,10 @@ void align_plane(const AlignOptions& o, const Box& box, const T* x, int64_t heig
     double sum = 0;
     double best = 0;
     for (int64_t k = 0; k < samples_h * samples_w; ++k) {
-      const double sy = top + (static_cast<double>(k / samples_w) + 0.5) * bin_h / static_cast<double>(samples_h);
-      const double sx = left + (static_cast<double>(k % samples_w) + 0.5) * bin_w / static_cast<double>(samples_w);
+      const double sy =
+          top + (static_cast<double>(k / samples_w) + 0.5) * bin_h / static_cast<double>(samples_h);
+      const double sx = left + (static_cast<double>(k % samples_w) + 0.5) * bin_w /
+                                   static_cast<double>(samples_w);
       const Sample vertical = make_sample(sy, height);
       const Sample horizontal = make_sample(sx, width);
       if (o.average) {
@@ -152,8 +167,9 @@ Status run_align(RunContext& ctx) {
   const int64_t channels = shape[1];
   const int64_t* batch = ctx.input(2).as<int64_t>();
   for (int64_t i = 0; i < ctx.input(2).num_elements(); ++i) {
-    SPRUN_TRY(ctx.check(batch[i] >= 0 && batch[i] < shape[0], "batch index " + std::to_string(batch[i]) +
-                                                                  " is outside a batch of " + std::to_string(shape[0])));
+    SPRUN_TRY(ctx.check(batch[i] >= 0 && batch[i] < shape[0],
+                        "batch index " + std::to_string(batch[i]) + " is outside a batch of " +
+                            std::to_string(shape[0])));
   }
   const AlignOptions o = align_options(ctx);
   return dispatch_real(ctx, ctx.input(0).dtype, [&](auto tag) {
@@ -162,15 +178,19 @@ Status run_align(RunContext& ctx) {
       std::fill_n(ctx.output(0).as<T>(), ctx.output(0).num_elements(), T{});
       return Status();
     }
-    ctx.pool().parallel_for(ctx.output(0).num_elements() / (o.out_h * o.out_w), 4, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t roi = i / channels;
-        Box box = read_box(ctx.input(1).as<T>() + roi * 4, o.scale);
-        box = {box.x1 - o.offset, box.y1 - o.offset, box.x2 - o.offset, box.y2 - o.offset};
-        const T* x = ctx.input(0).as<T>() + (batch[roi] * channels + i % channels) * shape[2] * shape[3];
-        align_plane(o, box, x, shape[2], shape[3], ctx.output(0).as<T>() + i * o.out_h * o.out_w);
-      }
-    });
+    ctx.pool().parallel_for(
+        ctx.output(0).num_elements() / (o.out_h * o.out_w), 4,
+        [&](int64_t begin, int64_t end, int) {
+          for (int64_t i = begin; i < end; ++i) {
+            const int64_t roi = i / channels;
+            Box box = read_box(ctx.input(1).as<T>() + roi * 4, o.scale);
+            box = {box.x1 - o.offset, box.y1 - o.offset, box.x2 - o.offset, box.y2 - o.offset};
+            const T* x =
+                ctx.input(0).as<T>() + (batch[roi] * channels + i % channels) * shape[2] * shape[3];
+            align_plane(o, box, x, shape[2], shape[3],
+                        ctx.output(0).as<T>() + i * o.out_h * o.out_w);
+          }
+        });
     return Status();
   });
 }
@@ -199,7 +219,8 @@ Range bin_range(double first, double last, int64_t i, int64_t count, int64_t lim
   const double top = static_cast<double>(limit);
   const double begin = std::floor(static_cast<double>(i) * size) + first;
   const double end = std::ceil(static_cast<double>(i + 1) * size) + first;
-  return {static_cast<int64_t>(std::clamp(begin, 0.0, top)), static_cast<int64_t>(std::clamp(end, 0.0, top))};
+  return {static_cast<int64_t>(std::clamp(begin, 0.0, top)),
+          static_cast<int64_t>(std::clamp(end, 0.0, top))};
 }
 
 template <class T>
@@ -224,14 +245,19 @@ Status run_max_roi(RunContext& ctx) {
     for (int64_t roi = 0; roi < ctx.input(1).shape[0]; ++roi) {
       const T* entry = ctx.input(1).as<T>() + roi * 5;
       const double batch = static_cast<double>(load(entry[0]));
-      SPRUN_TRY(ctx.check(batch >= 0 && batch < static_cast<double>(shape[0]), "a roi names an image outside the batch"));
+      SPRUN_TRY(ctx.check(batch >= 0 && batch < static_cast<double>(shape[0]),
+                          "a roi names an image outside the batch"));
       const Box box = read_box(entry + 1, scale);
-      for (double v : {box.x1, box.y1, box.x2, box.y2}) SPRUN_TRY(ctx.check(std::isfinite(v), "a roi is not finite"));
+      for (double v : {box.x1, box.y1, box.x2, box.y2})
+        SPRUN_TRY(ctx.check(std::isfinite(v), "a roi is not finite"));
       for (int64_t c = 0; c < shape[1]; ++c) {
-        const T* x = ctx.input(0).as<T>() + (static_cast<int64_t>(batch) * shape[1] + c) * shape[2] * shape[3];
+        const T* x = ctx.input(0).as<T>() +
+                     (static_cast<int64_t>(batch) * shape[1] + c) * shape[2] * shape[3];
         for (int64_t i = 0; i < out_h * out_w; ++i) {
-          const Range rows = bin_range(std::round(box.y1), std::round(box.y2), i / out_w, out_h, shape[2]);
-          const Range columns = bin_range(std::round(box.x1), std::round(box.x2), i % out_w, out_w, shape[3]);
+          const Range rows =
+              bin_range(std::round(box.y1), std::round(box.y2), i / out_w, out_h, shape[2]);
+          const Range columns =
+              bin_range(std::round(box.x1), std::round(box.x2), i % out_w, out_w, shape[3]);
           *y++ = max_bin(x, shape[3], rows, columns);
         }
       }

@@ -15,11 +15,13 @@ bool present(const ConstTensorView& view) { return view.dtype != DType::kUndefin
 // Which element of gamma or beta belongs to element (row, column) of x.
 class AffineIndex {
  public:
-  AffineIndex(const ConstTensorView& scale, const RowNorm& norm) : shape_(norm.x.shape), n_(norm.n) {
+  AffineIndex(const ConstTensorView& scale, const RowNorm& norm)
+      : shape_(norm.x.shape), n_(norm.n) {
     const int64_t count = scale.num_elements();
     if (!present(scale) || count == 1) {
       mode_ = Mode::kOne;
-    } else if (count == norm.n && shape_.num_elements(shape_.rank() - scale.shape.rank(), shape_.rank()) == norm.n) {
+    } else if (count == norm.n &&
+               shape_.num_elements(shape_.rank() - scale.shape.rank(), shape_.rank()) == norm.n) {
       mode_ = Mode::kColumn;
     } else {
       mode_ = Mode::kGeneral;
@@ -49,17 +51,27 @@ class AffineIndex {
 
 void store_stat(const TensorView& view, int64_t i, double v) {
   switch (view.dtype) {
-    case DType::kF32: view.as<float>()[i] = static_cast<float>(v); break;
-    case DType::kF64: view.as<double>()[i] = v; break;
-    case DType::kF16: view.as<Float16>()[i] = to_float16(v); break;
-    case DType::kBf16: view.as<BFloat16>()[i] = to_bfloat16(v); break;
-    default: break;  // absent
+    case DType::kF32:
+      view.as<float>()[i] = static_cast<float>(v);
+      break;
+    case DType::kF64:
+      view.as<double>()[i] = v;
+      break;
+    case DType::kF16:
+      view.as<Float16>()[i] = to_float16(v);
+      break;
+    case DType::kBf16:
+      view.as<BFloat16>()[i] = to_bfloat16(v);
+      break;
+    default:
+      break;  // absent
   }
 }
 
 template <class TX, class TS>
 class PlainRows {
-  using C = std::conditional_t<std::is_same_v<TX, double> || std::is_same_v<TS, double>, double, float>;
+  using C =
+      std::conditional_t<std::is_same_v<TX, double> || std::is_same_v<TS, double>, double, float>;
 
  public:
   explicit PlainRows(const RowNorm& norm)
@@ -72,7 +84,8 @@ class PlainRows {
  private:
   C value(int64_t r, int64_t c) const {
     C v = static_cast<C>(load(norm_.x.as<TX>()[r * norm_.n + c]));
-    if (present(norm_.skip)) v += static_cast<C>(load(norm_.skip.as<TX>()[r % norm_.skip_rows * norm_.n + c]));
+    if (present(norm_.skip))
+      v += static_cast<C>(load(norm_.skip.as<TX>()[r % norm_.skip_rows * norm_.n + c]));
     if (present(norm_.bias)) v += static_cast<C>(load(norm_.bias.as<TX>()[c]));
     return v;
   }
@@ -119,20 +132,25 @@ Status run_plain(RunContext& ctx, const RowNorm& norm) {
     return dispatch_real(ctx, norm.y.dtype, [&](auto y_tag) {
       using TS = typename decltype(y_tag)::type;
       const PlainRows<TX, TS> rows(norm);
-      ctx.pool().parallel_for(norm.rows, grain, [&](int64_t begin, int64_t end, int) { rows.run(begin, end); });
+      ctx.pool().parallel_for(norm.rows, grain,
+                              [&](int64_t begin, int64_t end, int) { rows.run(begin, end); });
       return Status();
     });
   });
 }
 
-// True if every tensor is float32 and gamma and beta hold one value per column: what the f32 kernels take.
+// True if every tensor is float32 and gamma and beta hold one value per column: what the f32
+// kernels take.
 bool is_plain_f32(const RowNorm& norm) {
-  const auto f32 = [](const ConstTensorView& view) { return !present(view) || view.dtype == DType::kF32; };
+  const auto f32 = [](const ConstTensorView& view) {
+    return !present(view) || view.dtype == DType::kF32;
+  };
   const auto columns = [&](const ConstTensorView& view) {
     return !present(view) || (AffineIndex(view, norm).per_column() && f32(view));
   };
-  return norm.x.dtype == DType::kF32 && norm.y.dtype == DType::kF32 && f32(norm.skip) && f32(norm.bias) &&
-         f32(norm.mean) && f32(norm.inv_std) && columns(norm.gamma) && columns(norm.beta);
+  return norm.x.dtype == DType::kF32 && norm.y.dtype == DType::kF32 && f32(norm.skip) &&
+         f32(norm.bias) && f32(norm.mean) && f32(norm.inv_std) && columns(norm.gamma) &&
+         columns(norm.beta);
 }
 
 struct RowNormState : OpState {
@@ -140,8 +158,12 @@ struct RowNormState : OpState {
 };
 
 void run_kernel(RunContext& ctx, const RowNorm& norm, const kernels::RowNormKernel& kernel) {
-  const auto in = [](const ConstTensorView& view) { return present(view) ? view.as<float>() : nullptr; };
-  const auto out = [](const TensorView& view) { return present(view) ? view.as<float>() : nullptr; };
+  const auto in = [](const ConstTensorView& view) {
+    return present(view) ? view.as<float>() : nullptr;
+  };
+  const auto out = [](const TensorView& view) {
+    return present(view) ? view.as<float>() : nullptr;
+  };
   const kernels::RowNormArgs args{.x = in(norm.x),
                                   .residual = in(norm.skip),
                                   .bias = in(norm.bias),
@@ -154,7 +176,9 @@ void run_kernel(RunContext& ctx, const RowNorm& norm, const kernels::RowNormKern
                                   .n = norm.n,
                                   .residual_rows = norm.skip_rows,
                                   .epsilon = static_cast<float>(norm.epsilon)};
-  const auto parallel_for = [&](int64_t n, int64_t grain, const auto& fn) { ctx.pool().parallel_for(n, grain, fn); };
+  const auto parallel_for = [&](int64_t n, int64_t grain, const auto& fn) {
+    ctx.pool().parallel_for(n, grain, fn);
+  };
   if (norm.rms) {
     kernels::rms_norm_rows(kernel, args, norm.rows, parallel_for);
   } else {
@@ -166,8 +190,10 @@ void run_kernel(RunContext& ctx, const RowNorm& norm, const kernels::RowNormKern
 
 Status prepare_row_norm(PrepareContext& ctx) {
   std::vector<kernels::Rejection> why_not;
-  const auto& info = kernels::select(kernels::row_norm_kernels(), kernels::available_isas(), &why_not);
-  for (kernels::Rejection& r : why_not) ctx.rejected.push_back({std::move(r.kernel), std::move(r.reason)});
+  const auto& info =
+      kernels::select(kernels::row_norm_kernels(), kernels::available_isas(), &why_not);
+  for (kernels::Rejection& r : why_not)
+    ctx.rejected.push_back({std::move(r.kernel), std::move(r.reason)});
   ctx.regime = "bandwidth-bound";
   if (ctx.input(0).dtype != DType::kF32) {
     ctx.rejected.push_back({std::string(info.name), "element type is not float32"});

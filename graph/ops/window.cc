@@ -8,14 +8,15 @@ namespace sprun::graph {
 
 namespace {
 
-// Larger attribute values make no sense, and products of two of them with a size must fit in 64 bits.
+// Larger attribute values make no sense, and products of two of them with a size must fit in 64
+// bits.
 constexpr int64_t kMaxValue = std::numeric_limits<int32_t>::max();
 
 Status bad(const std::string& text) { return {Code::kBadModel, text}; }
 
 // Attribute `name` with `count` values in [min, kMaxValue]; `fallback` for each when absent.
-Result<std::vector<int64_t>> values(const AttrMap& attrs, const char* name, size_t count, int64_t fallback,
-                                    int64_t min) {
+Result<std::vector<int64_t>> values(const AttrMap& attrs, const char* name, size_t count,
+                                    int64_t fallback, int64_t min) {
   const std::vector<int64_t>& given = attrs.get_ints(name);
   if (given.empty()) return std::vector<int64_t>(count, fallback);
   if (given.size() != count) {
@@ -71,7 +72,8 @@ struct Attributes {
   AutoPad mode = AutoPad::kNotSet;
 };
 
-Result<Attributes> read_attributes(const AttrMap& attrs, const Shape& x, std::span<const int64_t> kernel) {
+Result<Attributes> read_attributes(const AttrMap& attrs, const Shape& x,
+                                   std::span<const int64_t> kernel) {
   const size_t n = kernel.size();
   if (x.rank() < 3 || x.rank() > 2 + kMaxSpatial || static_cast<size_t>(x.rank()) != n + 2) {
     return bad("input shape " + x.to_string() + " does not fit a kernel of " + std::to_string(n) +
@@ -88,7 +90,8 @@ Result<Attributes> read_attributes(const AttrMap& attrs, const Shape& x, std::sp
   return result;
 }
 
-WindowAxis make_axis(const Attributes& attributes, const Shape& x, std::span<const int64_t> kernel, size_t i) {
+WindowAxis make_axis(const Attributes& attributes, const Shape& x, std::span<const int64_t> kernel,
+                     size_t i) {
   WindowAxis a;
   a.in = x[static_cast<int>(i) + 2];
   a.kernel = kernel[i];
@@ -134,7 +137,8 @@ KernelRange kernel_range(const WindowAxis& axis, int64_t start, int64_t limit) {
 
 Shape Window::out_shape(int64_t batch, int64_t channels) const {
   Shape shape{batch, channels};
-  for (int i = kMaxSpatial - spatial; i < kMaxSpatial; ++i) shape.push_back(axis[static_cast<size_t>(i)].out);
+  for (int i = kMaxSpatial - spatial; i < kMaxSpatial; ++i)
+    shape.push_back(axis[static_cast<size_t>(i)].out);
   return shape;
 }
 
@@ -157,27 +161,31 @@ Result<Window> make_window(const AttrMap& attrs, const Shape& x, std::span<const
   return w;
 }
 
-Result<Window> make_transposed_window(const AttrMap& attrs, const Shape& x, std::span<const int64_t> kernel) {
+Result<Window> make_transposed_window(const AttrMap& attrs, const Shape& x,
+                                      std::span<const int64_t> kernel) {
   SPRUN_ASSIGN(const Attributes attributes, read_attributes(attrs, x, kernel));
   const size_t n = kernel.size();
   SPRUN_ASSIGN(const std::vector<int64_t> extra, values(attrs, "output_padding", n, 0, 0));
   const std::vector<int64_t>& wanted = attrs.get_ints("output_shape");
   if (!wanted.empty() && wanted.size() != n && wanted.size() != n + 2) {
-    return bad("output_shape has " + std::to_string(wanted.size()) + " values, expected " + std::to_string(n));
+    return bad("output_shape has " + std::to_string(wanted.size()) + " values, expected " +
+               std::to_string(n));
   }
   Window w;
   w.spatial = static_cast<int>(n);
   for (size_t i = 0; i < n; ++i) {
     WindowAxis& a = w.axis[kMaxSpatial - n + i];
     a = make_axis(attributes, x, kernel, i);
-    const bool same = attributes.mode == AutoPad::kSameUpper || attributes.mode == AutoPad::kSameLower;
+    const bool same =
+        attributes.mode == AutoPad::kSameUpper || attributes.mode == AutoPad::kSameLower;
     if (a.in > kMaxElements / a.stride) return bad("the output has too many elements");
     const int64_t full = a.in == 0 ? 0 : (a.in - 1) * a.stride + extent(a) + extra[i];
     if (wanted.empty() && !same) {
       a.out = full - a.pad_begin - a.pad_end;
     } else {
       a.out = wanted.empty() ? a.in * a.stride : wanted[wanted.size() - n + i];
-      if (a.out > kMaxElements) return bad("output size " + std::to_string(a.out) + " is out of range");
+      if (a.out > kMaxElements)
+        return bad("output size " + std::to_string(a.out) + " is out of range");
       // The half that gets the odd element is the beginning, except for SAME_UPPER.
       split_pad(&a, std::max<int64_t>(0, full - a.out), attributes.mode != AutoPad::kSameUpper);
     }
@@ -188,7 +196,8 @@ Result<Window> make_transposed_window(const AttrMap& attrs, const Shape& x, std:
 }
 
 Result<std::vector<int64_t>> conv_kernel(const AttrMap& attrs, const Shape& weight) {
-  if (weight.rank() < 3) return bad("weight must have at least 3 axes, got shape " + weight.to_string());
+  if (weight.rank() < 3)
+    return bad("weight must have at least 3 axes, got shape " + weight.to_string());
   const std::vector<int64_t> kernel(weight.dims().begin() + 2, weight.dims().end());
   const std::vector<int64_t>& given = attrs.get_ints("kernel_shape");
   if (!given.empty() && given != kernel) {
