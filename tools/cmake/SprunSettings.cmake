@@ -16,6 +16,11 @@ if(SPRUN_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_C_COMPILER_LAUNCHER ${SPRUN_CCACHE})
 endif()
 
+if(SPRUN_SANITIZE)
+  add_compile_options(-fsanitize=${SPRUN_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${SPRUN_SANITIZE})
+endif()
+
 # Warnings stay inside the project: linked PRIVATE, never exported. -Wrestrict: g++ 12 reports ordinary string
 # concatenation (gcc.gnu.org/bugzilla 105651).
 add_library(sprun_warnings INTERFACE)

@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "kernels/isa.h"
 #include "runtime/session/model_impl.h"
 #include "tools/sprun/console.h"
 #include "tools/sprun/fill.h"
@@ -138,13 +139,20 @@ int64_t peak_rss_bytes() {
 
 Status limit_isa(const std::string& isa) {
   if (isa.empty()) return {};
+  if (!kernels::limit(kernels::detected_isas(), isa)) {
+    return {Code::kUsage, fmt::format("--isa '{}': expected one of {}", isa, fmt::join(kernels::isa_level_names(), ", "))};
+  }
   if (setenv("SPRUN_MAX_ISA", isa.c_str(), 1) != 0) return {Code::kInternal, "cannot set SPRUN_MAX_ISA"};
   return {};
 }
 
 std::string isa_in_use() {
-  const char* limit = std::getenv("SPRUN_MAX_ISA");
-  return limit == nullptr ? "best" : limit;
+  const kernels::IsaSet allowed = kernels::available_isas();
+  std::string_view best = kernels::isa_name(kernels::Isa::kScalar);
+  for (const kernels::Isa isa : kernels::all_isas()) {
+    if (allowed.contains(isa)) best = kernels::isa_name(isa);
+  }
+  return std::string(best);
 }
 
 }  // namespace sprun::tools
