@@ -9,8 +9,11 @@
 
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string_view>
 
+#include "kernels/attention/attention_types.h"
+#include "kernels/registry.h"
 #include "sprun/dtype.h"
 
 namespace sprun {
@@ -90,7 +93,12 @@ struct AttentionArgs {
   ScoreOutput score_output = ScoreOutput::kNone;
   void* scores = nullptr;
   DType softmax_dtype = DType::kUndefined;
+
+  const AttentionKernel* kernel = nullptr;  // null: the best that this CPU and SPRUN_MAX_ISA allow
 };
+
+// The f32 kernels, best first.
+std::span<const KernelInfo<AttentionKernel>> attention_kernels();
 
 // True if the tiled f32 path takes the problem; otherwise attention() runs the reference.
 bool attention_is_fast(const AttentionArgs& args);
