@@ -230,14 +230,6 @@ bool takes_decode(const AttentionArgs& a, const AttentionKernel& kernel) {
   return a.heads / a.kv_heads * a.q_len <= kernel.decode_rows && a.k_strides.dim == 1;
 }
 
-// Positions far outside of any cache behave like ones just outside; sums with them cannot overflow.
-AttentionArgs bounded(AttentionArgs a) {
-  a.offset = std::clamp(a.offset, -kFarAway, kFarAway);
-  a.left_window = std::min(a.left_window, 4 * kFarAway);
-  a.right_window = std::min(a.right_window, 4 * kFarAway);
-  return a;
-}
-
 }  // namespace
 
 std::span<const KernelInfo<AttentionKernel>> attention_kernels() { return kKernels; }
@@ -258,6 +250,13 @@ int64_t attention_scratch_bytes(const AttentionArgs& a, int max_threads) {
   return floats * static_cast<int64_t>(sizeof(float));
 }
 
+AttentionArgs with_bounded_positions(AttentionArgs a) {
+  a.offset = std::clamp(a.offset, -kFarAway, kFarAway);
+  a.left_window = std::min(a.left_window, 4 * kFarAway);
+  a.right_window = std::min(a.right_window, 4 * kFarAway);
+  return a;
+}
+
 double attention_flops(const AttentionArgs& a) {
   return 2.0 * static_cast<double>(a.batch * a.heads) * static_cast<double>(a.q_len) * static_cast<double>(a.kv_len) *
          static_cast<double>(a.head_dim + a.v_dim);
@@ -273,7 +272,7 @@ void attention(const AttentionArgs& args, ThreadPool& pool, void* scratch) {
   if (args.batch == 0 || args.heads == 0 || args.q_len == 0 || args.v_dim == 0) {
     if (args.score_output == ScoreOutput::kNone) return;
   }
-  const AttentionArgs a = bounded(args);
+  const AttentionArgs a = with_bounded_positions(args);
   if (!attention_is_fast(a)) return attention_reference(a, pool);
   const AttentionKernel& kernel = kernel_of(a);
   if (takes_decode(a, kernel)) run_decode(a, kernel, pool, static_cast<float*>(scratch));

@@ -116,6 +116,9 @@ bool attention_is_decode(const AttentionArgs& args);
 
 void attention(const AttentionArgs& args, ThreadPool& pool, void* scratch);
 
+// Positions far outside of any cache behave like ones just outside: brought near, so that sums cannot overflow.
+AttentionArgs with_bounded_positions(AttentionArgs args);
+
 // The shortest correct loops; allocates a row of scores. Every dtype and option.
 void attention_reference(const AttentionArgs& args, ThreadPool& pool);
 

@@ -165,7 +165,8 @@ void run_all(const AttentionArgs& args, ThreadPool& pool) {
 
 }  // namespace
 
-void attention_reference(const AttentionArgs& args, ThreadPool& pool) {
+void attention_reference(const AttentionArgs& given, ThreadPool& pool) {
+  const AttentionArgs args = with_bounded_positions(given);
   const bool wide = args.dtype == DType::kF64 || args.v_dtype == DType::kF64 || args.softmax_dtype == DType::kF64;
   if (wide) run_all<double>(args, pool);
   else run_all<float>(args, pool);
