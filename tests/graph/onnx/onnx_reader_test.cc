@@ -4,9 +4,11 @@
 
 #include <algorithm>
 
+#include "graph/onnx/onnx_writer.h"
 #include "graph/onnx/raw_cutter.h"
 #include "graph/onnx/tensor_proto.h"
 #include "tests/graph/onnx/onnx_text.h"
+#include "tools/modelgen/modelgen.h"
 
 namespace sprun::graph {
 namespace {
@@ -451,6 +453,31 @@ std::string varied_model() {
       function("F", "input: 'v' output: 'r' attribute: 'p' " +
                         node("Abs", "v", "r", "attribute { name: 'a' type: INT ref_attr_name: 'p' }")),
       kImports);
+}
+
+// A whole transformer cut short at many places, and with flipped bits, through the file path.
+TEST(OnnxReaderRobustness, SurvivesBrokenFiles) {
+  const TempFolder folder("broken");
+  modelgen::Config config = *modelgen::preset("bert-tiny");
+  config.layers = 1;
+  config.vocab = 50;
+  config.max_seq = 32;
+  config.quantization = modelgen::Quantization::kU8;
+  const auto graph = modelgen::generate(config);
+  ASSERT_TRUE(graph.ok());
+  ASSERT_TRUE(write_onnx(*graph, folder.file("whole.onnx")).ok());
+  const std::string whole = read_bytes(folder.file("whole.onnx"));
+  for (size_t i = 0; i < 120; ++i) {
+    std::string bytes = whole;
+    if (i % 2 == 0) {
+      bytes.resize(whole.size() * i / 120);
+    } else {
+      for (size_t flip = 0; flip < 4; ++flip) bytes[(i * 7919 + flip * 104729) % 30'000] ^= static_cast<char>(1 << i % 8);
+    }
+    const auto model = read_onnx(folder.write("m.onnx", bytes));
+    EXPECT_TRUE(model.ok() || model.status().code() == Code::kBadModel || model.status().code() == Code::kResourceLimit)
+        << model.status().message();
+  }
 }
 
 TEST(OnnxReaderRobustness, SurvivesEveryTruncation) {

@@ -1,0 +1,46 @@
+// What sprun-modelgen makes: a transformer of one of four families, any size, with random weights.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "sprun/status.h"
+
+namespace sprun::modelgen {
+
+enum class Family { kBert, kGpt2, kLlama, kVit };
+// Weights of linear layers and embeddings, as onnxruntime.quantization.quantize_dynamic stores them.
+enum class Quantization { kNone, kU8, kS8 };
+
+// Which weights become zero. Blocks are written outputs x inputs; 1x1 is unstructured. With m > 0, the n largest of
+// every m consecutive inputs of an output stay, whatever the wanted sparsity.
+struct Pattern {
+  int rows = 1, cols = 1;
+  int n = 0, m = 0;
+};
+
+struct Config {
+  Family family = Family::kBert;
+  int64_t layers = 4, hidden = 256, heads = 4, kv_heads = 4, ffn = 1024;
+  int64_t vocab = 30522, max_seq = 512;            // text
+  int64_t image = 224, patch = 16, channels = 3;   // ViT: square images
+  int64_t labels = 0;   // BERT: classes of a classification head, 0: hidden states and pooler; ViT: at least 1
+  bool past = false;    // GPT-2, LLaMA: key/value cache as inputs and outputs, named as Optimum does
+  int opset = 14;       // 11 to 17
+  Quantization quantization = Quantization::kNone;
+  bool per_channel = false;
+  double sparsity = 0;  // of linear layers inside the blocks, not of embeddings and heads
+  Pattern pattern = {};
+  uint64_t seed = 1;
+};
+
+// "bert-base" and so on; kUsage naming the presets if there is no such one.
+Result<Config> preset(const std::string& name);
+std::vector<std::string> preset_names();
+// "unstructured", "16x4", "2:4". kUsage otherwise.
+Result<Pattern> parse_pattern(const std::string& text);
+// kUsage if the sizes cannot be those of a model.
+Status validate(const Config& config);
+
+}  // namespace sprun::modelgen
