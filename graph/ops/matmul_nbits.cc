@@ -4,6 +4,8 @@
 //   scales      [N, blocks], type of A        zero_points   u8 packed [N, ceil(blocks * bits / 8)] or float [N, blocks]
 //   g_idx       s32 [K]: block of each input feature, instead of k / block_size
 //   weight(n, k) = (q(n, k) - zero(n, block)) * scale(n, block)
+// float32 without g_idx runs on kernels/nbits: few rows straight from the packed weights, many rows by dequantising
+// one panel of outputs at a time for kernels/gemm. accuracy_level only permits less, so it is not read.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -12,6 +14,9 @@
 #include "graph/ops/op.h"
 #include "graph/ops/op_util.h"
 #include "graph/ops/quant_util.h"
+#include "kernels/gemm/gemm.h"
+#include "kernels/nbits/nbits.h"
+#include "runtime/base/packed_cache.h"
 
 namespace sprun::graph {
 namespace {
@@ -137,7 +142,151 @@ Status check_groups(const RunContext& ctx, const Geometry& g) {
   return {};
 }
 
+// --- on kernels
+
+// From this many rows on, dequantising a panel once costs less than decoding it for every few rows.
+constexpr int64_t kGemmRows = 9;
+
+struct NbitsState : OpState {
+  Geometry g;
+  int64_t m = 0;
+  int workers = 1;
+  const kernels::NbitsKernel* kernel = nullptr;
+  const kernels::GemmF32Kernel* gemm = nullptr;  // null: gemv
+  PackedBlob zeros;                              // unpacked zero points, one byte each
+  int64_t x_stride = 0;                          // gemv: floats of one arranged row
+  int64_t panel_k = 0;                           // gemm: inputs dequantised at a time
+
+  kernels::NbitsWeight weight(const RunContext& ctx) const {
+    kernels::NbitsWeight w = {.n = g.n, .k = g.k, .block_size = g.block_size, .blocks = g.blocks,
+                              .bits = static_cast<int>(g.bits), .data = ctx.input(1).as<uint8_t>(),
+                              .scale = ctx.input(2).as<float>(), .zero_u8 = nullptr, .zero_f32 = nullptr};
+    if (zeros.data) w.zero_u8 = static_cast<const uint8_t*>(zeros.data.get());
+    else if (ctx.has_input(3) && ctx.input(3).dtype == DType::kU8) w.zero_u8 = ctx.input(3).as<uint8_t>();
+    else if (ctx.has_input(3)) w.zero_f32 = ctx.input(3).as<float>();
+    return w;
+  }
+
+  // gemm: scratch of one worker is that of the kernel, the packed panel, and the floats being packed.
+  int64_t kernel_bytes() const { return kernels::align_scratch(gemm->scratch_bytes); }
+  int64_t panel_bytes() const { return kernels::align_scratch(gemm->nr * g.k * 4); }
+  int64_t worker_bytes() const { return kernel_bytes() + panel_bytes() + kernels::align_scratch(gemm->nr * panel_k * 4); }
+
+  void run(RunContext& ctx) const;
+  void run_gemv(RunContext& ctx) const;
+  void run_panel(const RunContext& ctx, const kernels::NbitsWeight& w, int64_t panel, char* scratch) const;
+};
+
+const float* bias_of(const RunContext& ctx) { return ctx.has_input(5) ? ctx.input(5).as<float>() : nullptr; }
+
+void NbitsState::run_gemv(RunContext& ctx) const {
+  constexpr int64_t kBytesPerTask = 64 * 1024;
+  const kernels::NbitsWeight w = weight(ctx);
+  float* x = static_cast<float*>(ctx.scratch());
+  ctx.pool().parallel_for(m, 32 * 1024 / g.k + 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) kernel->arrange(w, ctx.input(0).as<float>() + r * g.k, x + r * x_stride);
+  });
+  const kernels::NbitsGemvArgs args = {.w = w, .m = m, .x = x, .x_stride = x_stride, .bias = bias_of(ctx),
+                                       .y = ctx.output(0).as<float>(), .ldy = g.n};
+  const int64_t groups = (g.n + 3) / 4;  // kernels take four outputs at a time
+  ctx.pool().parallel_for(groups, kBytesPerTask / (4 * w.row_bytes()) + 1, [&](int64_t begin, int64_t end, int) {
+    kernel->gemv(args, begin * 4, std::min(end * 4, g.n));
+  });
+}
+
+void NbitsState::run_panel(const RunContext& ctx, const kernels::NbitsWeight& w, int64_t panel, char* scratch) const {
+  float* packed = reinterpret_cast<float*>(scratch + kernel_bytes());
+  float* plain = reinterpret_cast<float*>(scratch + kernel_bytes() + panel_bytes());
+  const int64_t n0 = panel * gemm->nr, columns = std::min(gemm->nr, g.n - n0);
+  for (int64_t k = 0; k < g.k; k += panel_k) {
+    const int64_t stored = std::min(k + panel_k, w.padded_k()), count = std::min(stored, g.k) - k;
+    kernel->dequantise(w, n0, n0 + columns, k, stored, plain, panel_k);
+    gemm->pack({plain, columns, count, panel_k, 1}, 0, 1, packed + k * gemm->nr);
+  }
+  const float* bias = bias_of(ctx);
+  const kernels::GemmF32Args args = {.m = m, .n = columns, .k = g.k, .x = ctx.input(0).as<float>(), .ldx = g.k,
+                                     .w = packed, .y = ctx.output(0).as<float>() + n0, .ldy = g.n,
+                                     .epilogue = {.bias = bias == nullptr ? nullptr : bias + n0}};
+  gemm->run(args, {0, m, 0, 1}, scratch);
+}
+
+void NbitsState::run(RunContext& ctx) const {
+  if (gemm == nullptr) return run_gemv(ctx);
+  const kernels::NbitsWeight w = weight(ctx);
+  char* scratch = static_cast<char*>(ctx.scratch());
+  const int64_t panels = kernels::num_panels(g.n, gemm->nr);
+  const auto work = [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t p = begin; p < end; ++p) run_panel(ctx, w, p, scratch + worker_bytes() * worker);
+  };
+  if (ctx.pool().num_threads() > workers) return work(0, panels, 0);  // scratch is for fewer
+  ctx.pool().parallel_for(panels, 1, work);
+}
+
+// 2- and 4-bit zero points, a byte each. Empty when the tensor can be read as it is.
+Result<PackedBlob> unpack_zeros(PrepareContext& ctx, const Geometry& g) {
+  if (!ctx.has_input(3) || ctx.input(3).dtype != DType::kU8 || g.bits == 8) return PackedBlob();
+  const Tensor& zeros = ctx.constant(3);
+  const std::string key = "nbits_zero:" + std::to_string(zeros.id()) + ":" + std::to_string(g.bits);
+  return ctx.packed().get(key, [&]() -> Result<PackedBlob> {
+    SPRUN_ASSIGN(PackedBlob blob, allocate_blob(g.n * g.blocks));
+    uint8_t* out = static_cast<uint8_t*>(blob.data.get());
+    for (int64_t n = 0; n < g.n; ++n) {
+      const uint8_t* row = zeros.as<uint8_t>() + n * g.zero_row_bytes();
+      for (int64_t b = 0; b < g.blocks; ++b) out[n * g.blocks + b] = static_cast<uint8_t>(unpack_bits(row, b, g.bits));
+    }
+    return blob;
+  });
+}
+
+// Why the kernels do not fit; empty when they do.
+std::string reason_against(const PrepareContext& ctx, const Geometry& g) {
+  if (ctx.input(0).dtype != DType::kF32) return "element type is " + std::string(dtype_name(ctx.input(0).dtype));
+  if (ctx.has_input(4)) return "g_idx";
+  if (omitted(ctx) || ctx.input(0).num_elements() == 0) return "empty product";
+  const bool packed_zero = ctx.has_input(3) && ctx.input(3).dtype == DType::kU8 && g.bits != 8;
+  return packed_zero && ctx.constant(3).empty() ? "packed zero points that are not constant" : "";
+}
+
+Status prepare_nbits(PrepareContext& ctx) {
+  SPRUN_ASSIGN(const Geometry g, geometry_of(ctx));
+  if (std::string reason = reason_against(ctx, g); !reason.empty()) {
+    ctx.rejected.push_back({"nbits", std::move(reason)});
+    return {};
+  }
+  const kernels::IsaSet isas = kernels::available_isas();
+  std::vector<kernels::Rejection> why_not;
+  const auto& info = kernels::select(kernels::nbits_kernels(), isas, &why_not);
+  auto state = std::make_unique<NbitsState>();
+  state->g = g;
+  state->m = ctx.input(0).num_elements() / g.k;
+  state->workers = ctx.max_threads();
+  state->kernel = info.kernel;
+  SPRUN_ASSIGN(state->zeros, unpack_zeros(ctx, g));
+  if (state->zeros.data) ctx.unread_inputs.push_back(3);
+  ctx.kernel = std::string(info.name) + " gemv";
+  const kernels::NbitsWeight sizes = {.n = g.n, .k = g.k, .block_size = g.block_size, .blocks = g.blocks,
+                                      .bits = static_cast<int>(g.bits)};
+  state->x_stride = info.kernel->arranged_size(sizes);
+  ctx.scratch_bytes = state->m * state->x_stride * 4;
+  if (state->m >= kGemmRows) {
+    const auto& gemm = kernels::select(kernels::gemm_f32_kernels(), isas, &why_not);
+    state->gemm = gemm.kernel;
+    state->panel_k = std::min(std::max<int64_t>(256, g.block_size), g.blocks * g.block_size);
+    ctx.scratch_bytes = state->worker_bytes() * state->workers;
+    ctx.kernel = std::string(info.name) + " + " + std::string(gemm.name);
+  }
+  for (const kernels::Rejection& r : why_not) ctx.rejected.push_back({r.kernel, r.reason});
+  ctx.regime = state->m >= kGemmRows ? "compute-bound" : "bandwidth-bound";
+  ctx.flops = 2.0 * static_cast<double>(state->m) * static_cast<double>(g.n) * static_cast<double>(g.k);
+  ctx.state = std::move(state);
+  return {};
+}
+
 Status run_nbits(RunContext& ctx) {
+  if (const auto* state = static_cast<const NbitsState*>(ctx.state())) {
+    state->run(ctx);
+    return {};
+  }
   auto g = geometry_of(ctx);
   if (!g.ok()) return ctx.error(g.status().message());
   const int64_t m = ctx.input(0).num_elements() / g->k;
@@ -159,7 +308,8 @@ Status run_nbits(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.domain = "com.microsoft", .name = "MatMulNBits", .inputs = {3, 6}, .infer = infer_nbits, .run = run_nbits},
+    {.domain = "com.microsoft", .name = "MatMulNBits", .inputs = {3, 6}, .infer = infer_nbits, .run = run_nbits,
+     .prepare = prepare_nbits},
 };
 
 }  // namespace

@@ -1,0 +1,362 @@
+// Bodies of the block-quantised weight family, instantiated per Arch by nbits_<isa>.cc.
+//
+// 2- and 4-bit weights are read as vectors of 32-bit words, one word per lane. Shifting all lanes by one code gives
+// the next vector of weights, so X is laid out to match: arrange() puts the inputs that meet in step j of a chunk
+// side by side, and their sum per lane after them (for zero points). A lane never crosses a block.
+#pragma once
+
+#include "kernels/nbits/nbits_types.h"
+#include "kernels/simd/vec.h"
+
+namespace sprun::kernels::nbits {
+
+enum class Zero { kDefault, kU8, kF32 };
+
+// --- what differs per ISA
+
+// Lane l of the result is v[l >> shift].
+template <class Arch>
+SPRUN_INLINE simd::F32<Arch> spread_lanes(simd::F32<Arch> v, int shift) {
+  using V = simd::F32<Arch>;
+  float in[V::kLanes], out[V::kLanes];
+  v.store(in);
+  for (int64_t l = 0; l < V::kLanes; ++l) out[l] = in[l >> shift];
+  return V::load(out);
+}
+
+// The codes of one step: low bits of every word minus `offset`, as floats.
+template <class Arch, int kBits>
+struct Decoder {
+  using I = simd::I32<Arch>;
+  I offset;
+  SPRUN_INLINE explicit Decoder(int32_t o) : offset(I::broadcast(o)) {}
+  SPRUN_INLINE simd::F32<Arch> operator()(I word) const {
+    return ((word & I::broadcast((1 << kBits) - 1)) - offset).to_f32();
+  }
+};
+
+// Lane l holds code l of the bytes at p in its low bits; the bits above are noise.
+template <class Arch, int kBits>
+SPRUN_INLINE simd::I32<Arch> spread_codes(const uint8_t* p) {
+  using I = simd::I32<Arch>;
+  uint64_t codes = 0;
+  __builtin_memcpy(&codes, p, I::kLanes * kBits / 8);
+  int32_t lanes[I::kLanes];
+  for (int64_t l = 0; l < I::kLanes; ++l) lanes[l] = static_cast<int32_t>(codes >> (l * kBits));
+  return I::load(lanes);
+}
+
+#if defined(__AVX512F__)
+template <>
+SPRUN_INLINE simd::F32<simd::Avx512> spread_lanes(simd::F32<simd::Avx512> v, int shift) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return {_mm512_permutexvar_ps(_mm512_srl_epi32(lane, _mm_cvtsi32_si128(shift)), v.v)};
+}
+
+// A table look-up sees only the low four bits of a word: no mask and no conversion.
+template <int kBits>
+struct Decoder<simd::Avx512, kBits> {
+  __m512 table;
+  SPRUN_INLINE explicit Decoder(int32_t offset) {
+    float values[16];
+    for (int i = 0; i < 16; ++i) values[i] = static_cast<float>((i & ((1 << kBits) - 1)) - offset);
+    table = _mm512_loadu_ps(values);
+  }
+  SPRUN_INLINE simd::F32<simd::Avx512> operator()(simd::I32<simd::Avx512> word) const {
+    return {_mm512_permutexvar_ps(word.v, table)};
+  }
+};
+
+template <>
+SPRUN_INLINE simd::I32<simd::Avx512> spread_codes<simd::Avx512, 4>(const uint8_t* p) {
+  const __m512i half = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+  const __m512i shifts = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+  const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return {_mm512_srlv_epi32(_mm512_permutexvar_epi32(half, _mm512_castsi128_si512(codes)), shifts)};
+}
+
+template <>
+SPRUN_INLINE simd::I32<simd::Avx512> spread_codes<simd::Avx512, 2>(const uint8_t* p) {
+  const __m512i shifts = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  int32_t codes;
+  __builtin_memcpy(&codes, p, 4);
+  return {_mm512_srlv_epi32(_mm512_set1_epi32(codes), shifts)};
+}
+#elif defined(__AVX2__)
+template <>
+SPRUN_INLINE simd::F32<simd::Avx2> spread_lanes(simd::F32<simd::Avx2> v, int shift) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return {_mm256_permutevar8x32_ps(v.v, _mm256_srl_epi32(lane, _mm_cvtsi32_si128(shift)))};
+}
+
+template <>
+SPRUN_INLINE simd::I32<simd::Avx2> spread_codes<simd::Avx2, 4>(const uint8_t* p) {
+  int32_t codes;
+  __builtin_memcpy(&codes, p, 4);
+  return {_mm256_srlv_epi32(_mm256_set1_epi32(codes), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28))};
+}
+#endif
+
+// --- the order of X
+
+// Sizes of the word layout.
+template <class Arch, int kBits>
+struct Words {
+  static constexpr int64_t kLanes = simd::F32<Arch>::kLanes;
+  static constexpr int64_t kPer = 32 / kBits;            // codes per word = steps per chunk
+  static constexpr int64_t kChunk = (kPer + 1) * kLanes;  // floats of X per chunk, with the sums
+  int64_t words, chunks, block_words;
+
+  SPRUN_INLINE explicit Words(const NbitsWeight& w)
+      : words(w.padded_k() / kPer), chunks((words + kLanes - 1) / kLanes), block_words(w.block_size / kPer) {}
+};
+
+template <class Arch, int kBits>
+void arrange_words(const NbitsWeight& w, const float* x, float* out) {
+  using L = Words<Arch, kBits>;
+  const L layout(w);
+  for (int64_t c = 0; c < layout.chunks; ++c, out += L::kChunk) {
+    for (int64_t l = 0; l < L::kLanes; ++l) {
+      const int64_t k0 = (c * L::kLanes + l) * L::kPer;
+      float sum = 0;
+      for (int64_t j = 0; j < L::kPer; ++j) {
+        const float v = k0 + j < w.k ? x[k0 + j] : 0.0F;
+        out[j * L::kLanes + l] = v;
+        sum += v;
+      }
+      out[L::kPer * L::kLanes + l] = sum;
+    }
+  }
+}
+
+// --- Y = X W^T for few rows
+
+// Scales or zero points of one chunk, each in the lanes of its block.
+template <class Arch>
+struct BlockLanes {
+  using V = simd::F32<Arch>;
+  int64_t per_chunk;  // blocks that a chunk touches
+  int64_t divisor;    // chunks per block, when blocks are longer than chunks
+  int shift;          // log2 of the lanes of a block
+
+  SPRUN_INLINE explicit BlockLanes(int64_t block_words)
+      : per_chunk(block_words >= V::kLanes ? 1 : V::kLanes / block_words),
+        divisor(block_words >= V::kLanes ? block_words / V::kLanes : 1),
+        shift(block_words >= V::kLanes ? 31 : __builtin_ctzll(static_cast<unsigned long long>(block_words))) {}
+  SPRUN_INLINE int64_t first(int64_t chunk) const { return chunk / divisor * per_chunk; }
+  SPRUN_INLINE int64_t count(int64_t block, int64_t blocks) const {
+    return blocks - block < per_chunk ? blocks - block : per_chunk;
+  }
+  SPRUN_INLINE V floats(const float* p, int64_t n) const {
+    return per_chunk == 1 ? V::broadcast(*p) : spread_lanes<Arch>(V::load_partial(p, n), shift);
+  }
+  SPRUN_INLINE V bytes(const uint8_t* p, int64_t n) const {
+    if (per_chunk == 1) return V::broadcast(static_cast<float>(*p));
+    return spread_lanes<Arch>(simd::I32<Arch>::load_u8_partial(p, n).to_f32(), shift);
+  }
+};
+
+template <class Arch, int kN, int kM>
+SPRUN_INLINE void store_sums(const NbitsGemvArgs& a, int64_t n, int64_t m, const simd::F32<Arch> (&acc)[kN][kM]) {
+  for (int i = 0; i < kN; ++i) {
+    const float bias = a.bias == nullptr ? 0.0F : a.bias[n + i];
+    for (int r = 0; r < kM; ++r) a.y[(m + r) * a.ldy + n + i] = acc[i][r].reduce_add() + bias;
+  }
+}
+
+// Outputs [n, n + kN) of rows [m, m + kM), 2 or 4 bits.
+template <class Arch, int kBits, Zero kZero, int kN, int kM>
+void words_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
+  using V = simd::F32<Arch>;
+  using I = simd::I32<Arch>;
+  using L = Words<Arch, kBits>;
+  const L layout(a.w);
+  const BlockLanes<Arch> lanes(layout.block_words);
+  const Decoder<Arch, kBits> decode(kZero == Zero::kDefault ? 1 << (kBits - 1) : 0);
+  V acc[kN][kM];
+  for (int i = 0; i < kN; ++i) {
+    for (int r = 0; r < kM; ++r) acc[i][r] = V::zero();
+  }
+  for (int64_t c = 0; c < layout.chunks; ++c) {
+    const float* x = a.x + m * a.x_stride + c * L::kChunk;
+    const int64_t left = layout.words - c * L::kLanes;
+    I word[kN];
+    V sum[kN][kM];
+#pragma GCC unroll 4
+    for (int i = 0; i < kN; ++i) {
+      const uint8_t* at = a.w.data + (n + i) * a.w.row_bytes() + c * L::kLanes * 4;
+      const int32_t* p = reinterpret_cast<const int32_t*>(at);
+      word[i] = left >= L::kLanes ? I::load(p) : I::load_partial(p, left);
+      __builtin_prefetch(at + 2048);
+#pragma GCC unroll 4
+      for (int r = 0; r < kM; ++r) sum[i][r] = V::zero();
+    }
+#pragma GCC unroll 16
+    for (int64_t j = 0; j < L::kPer; ++j) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kN; ++i) {
+        const V weight = decode(word[i]);
+#pragma GCC unroll 4
+        for (int r = 0; r < kM; ++r) {
+          sum[i][r] = V::fma(weight, V::load(x + r * a.x_stride + j * L::kLanes), sum[i][r]);
+        }
+        word[i] = word[i].template shr_logic<kBits>();
+      }
+    }
+    const int64_t block = lanes.first(c), count = lanes.count(block, a.w.blocks);
+#pragma GCC unroll 4
+    for (int i = 0; i < kN; ++i) {
+      const int64_t at = (n + i) * a.w.blocks + block;
+      const V scale = lanes.floats(a.w.scale + at, count);
+      V zero = V::zero();
+      if constexpr (kZero == Zero::kU8) zero = lanes.bytes(a.w.zero_u8 + at, count);
+      if constexpr (kZero == Zero::kF32) zero = lanes.floats(a.w.zero_f32 + at, count);
+#pragma GCC unroll 4
+      for (int r = 0; r < kM; ++r) {
+        V s = sum[i][r];
+        if constexpr (kZero != Zero::kDefault) {
+          s = V::fma(-zero, V::load(x + r * a.x_stride + L::kPer * L::kLanes), s);
+        }
+        acc[i][r] = V::fma(s, scale, acc[i][r]);
+      }
+    }
+  }
+  store_sums<Arch>(a, n, m, acc);
+}
+
+// The same for 8 bits: X stays in order, a vector of weights lies within one block.
+template <class Arch, Zero kZero, int kN, int kM>
+void bytes_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
+  using V = simd::F32<Arch>;
+  using I = simd::I32<Arch>;
+  V acc[kN][kM];
+  for (int i = 0; i < kN; ++i) {
+    for (int r = 0; r < kM; ++r) acc[i][r] = V::zero();
+  }
+  const float* x = a.x + m * a.x_stride;
+  for (int64_t b = 0; b < a.w.blocks; ++b) {
+    V sum[kN][kM], zero[kN];
+    I zero_code[kN];
+#pragma GCC unroll 4
+    for (int i = 0; i < kN; ++i) {
+      const int64_t at = (n + i) * a.w.blocks + b;
+      zero_code[i] = I::broadcast(kZero == Zero::kU8 ? a.w.zero_u8[at] : kZero == Zero::kF32 ? 0 : 128);
+      zero[i] = V::broadcast(kZero == Zero::kF32 ? a.w.zero_f32[at] : 0.0F);
+#pragma GCC unroll 4
+      for (int r = 0; r < kM; ++r) sum[i][r] = V::zero();
+    }
+    for (int64_t k = b * a.w.block_size; k < (b + 1) * a.w.block_size; k += V::kLanes) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kN; ++i) {
+        V weight = (I::load_u8(a.w.data + (n + i) * a.w.row_bytes() + k) - zero_code[i]).to_f32();
+        if constexpr (kZero == Zero::kF32) weight = weight - zero[i];
+#pragma GCC unroll 4
+        for (int r = 0; r < kM; ++r) sum[i][r] = V::fma(weight, V::load(x + r * a.x_stride + k), sum[i][r]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < kN; ++i) {
+      const V scale = V::broadcast(a.w.scale[(n + i) * a.w.blocks + b]);
+#pragma GCC unroll 4
+      for (int r = 0; r < kM; ++r) acc[i][r] = V::fma(sum[i][r], scale, acc[i][r]);
+    }
+  }
+  store_sums<Arch>(a, n, m, acc);
+}
+
+template <class Arch, int kBits, Zero kZero, int kN, int kM>
+SPRUN_INLINE void tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
+  if constexpr (kBits == 8) bytes_tile<Arch, kZero, kN, kM>(a, n, m);
+  else words_tile<Arch, kBits, kZero, kN, kM>(a, n, m);
+}
+
+template <class Arch, int kBits, Zero kZero, int kN, int kM>
+SPRUN_INLINE void columns(const NbitsGemvArgs& a, int64_t n_begin, int64_t n_end, int64_t m) {
+  int64_t n = n_begin;
+  for (; n + kN <= n_end; n += kN) tile<Arch, kBits, kZero, kN, kM>(a, n, m);
+  for (; n < n_end; ++n) tile<Arch, kBits, kZero, 1, kM>(a, n, m);
+}
+
+template <class Arch, int kBits, Zero kZero>
+void rows(const NbitsGemvArgs& a, int64_t n_begin, int64_t n_end) {
+  constexpr int kWide = simd::F32<Arch>::kLanes == 16 ? 2 : 1;  // 32 registers instead of 16
+  int64_t m = 0;
+  for (; m + 4 <= a.m; m += 4) columns<Arch, kBits, kZero, kWide, 4>(a, n_begin, n_end, m);
+  if (m + 2 <= a.m) {
+    columns<Arch, kBits, kZero, 2 * kWide, 2>(a, n_begin, n_end, m);
+    m += 2;
+  }
+  if (m < a.m) columns<Arch, kBits, kZero, 4, 1>(a, n_begin, n_end, m);
+}
+
+template <class Arch, int kBits>
+void gemv_bits(const NbitsGemvArgs& a, int64_t n_begin, int64_t n_end) {
+  if (a.w.zero_u8 != nullptr) return rows<Arch, kBits, Zero::kU8>(a, n_begin, n_end);
+  if (a.w.zero_f32 != nullptr) return rows<Arch, kBits, Zero::kF32>(a, n_begin, n_end);
+  rows<Arch, kBits, Zero::kDefault>(a, n_begin, n_end);
+}
+
+// --- W as floats
+
+template <class Arch, int kBits>
+SPRUN_INLINE simd::F32<Arch> codes_at(const uint8_t* row, int64_t k) {
+  using I = simd::I32<Arch>;
+  if constexpr (kBits == 8) return I::load_u8(row + k).to_f32();
+  else return (spread_codes<Arch, kBits>(row + k * kBits / 8) & I::broadcast((1 << kBits) - 1)).to_f32();
+}
+
+template <class Arch, int kBits>
+void dequantise_bits(const NbitsWeight& w, int64_t n_begin, int64_t n_end, int64_t k_begin, int64_t k_end, float* out,
+                     int64_t ld) {
+  using V = simd::F32<Arch>;
+  for (int64_t n = n_begin; n < n_end; ++n, out += ld) {
+    const uint8_t* row = w.data + n * w.row_bytes();
+    for (int64_t b = k_begin / w.block_size; b < k_end / w.block_size; ++b) {
+      const int64_t at = n * w.blocks + b;
+      float z = static_cast<float>(1 << (kBits - 1));
+      if (w.zero_u8 != nullptr) z = static_cast<float>(w.zero_u8[at]);
+      if (w.zero_f32 != nullptr) z = w.zero_f32[at];
+      const V zero = V::broadcast(z), scale = V::broadcast(w.scale[at]);
+      int64_t k = b * w.block_size;
+      const int64_t stored = k + w.block_size, end = stored < w.k ? stored : w.k;
+      for (; k + V::kLanes <= end; k += V::kLanes) ((codes_at<Arch, kBits>(row, k) - zero) * scale).store(out + (k - k_begin));
+      if (k < end) ((codes_at<Arch, kBits>(row, k) - zero) * scale).store_partial(out + (k - k_begin), end - k);
+    }
+  }
+}
+
+// --- dispatch on bits
+
+template <class Arch>
+int64_t arranged_size(const NbitsWeight& w) {
+  if (w.bits == 8) return w.padded_k();
+  if (w.bits == 4) return Words<Arch, 4>(w).chunks * Words<Arch, 4>::kChunk;
+  return Words<Arch, 2>(w).chunks * Words<Arch, 2>::kChunk;
+}
+
+template <class Arch>
+void arrange(const NbitsWeight& w, const float* x, float* out) {
+  if (w.bits == 4) return arrange_words<Arch, 4>(w, x, out);
+  if (w.bits == 2) return arrange_words<Arch, 2>(w, x, out);
+  for (int64_t k = 0; k < w.padded_k(); ++k) out[k] = k < w.k ? x[k] : 0.0F;
+}
+
+template <class Arch>
+void gemv(const NbitsGemvArgs& a, int64_t n_begin, int64_t n_end) {
+  if (a.w.bits == 4) return gemv_bits<Arch, 4>(a, n_begin, n_end);
+  if (a.w.bits == 8) return gemv_bits<Arch, 8>(a, n_begin, n_end);
+  gemv_bits<Arch, 2>(a, n_begin, n_end);
+}
+
+template <class Arch>
+void dequantise(const NbitsWeight& w, int64_t n_begin, int64_t n_end, int64_t k_begin, int64_t k_end, float* out,
+                int64_t ld) {
+  if (w.bits == 4) return dequantise_bits<Arch, 4>(w, n_begin, n_end, k_begin, k_end, out, ld);
+  if (w.bits == 8) return dequantise_bits<Arch, 8>(w, n_begin, n_end, k_begin, k_end, out, ld);
+  dequantise_bits<Arch, 2>(w, n_begin, n_end, k_begin, k_end, out, ld);
+}
+
+template <class Arch>
+inline constexpr NbitsKernel kNbits = {arranged_size<Arch>, arrange<Arch>, gemv<Arch>, dequantise<Arch>};
+
+}  // namespace sprun::kernels::nbits

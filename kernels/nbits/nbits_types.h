@@ -1,0 +1,46 @@
+// Arguments and kernel table of the block-quantised weight family. Plain data: ISA files include it.
+#pragma once
+
+#include <cstdint>
+
+namespace sprun::kernels {
+
+// Weights W[N, K] of 2, 4 or 8 bits with one scale, and maybe one zero point, per block of block_size inputs:
+//   w(n, k) = (q(n, k) - zero(n, k / block_size)) * scale(n, k / block_size)
+struct NbitsWeight {
+  int64_t n = 0, k = 0;
+  int64_t block_size = 32, blocks = 0;    // blocks = ceil(K / block_size); block_size a power of two from 16
+  int bits = 4;
+  const uint8_t* data = nullptr;          // [N, blocks, block_size * bits / 8], low bits first, any alignment
+  const float* scale = nullptr;           // [N, blocks]
+  const uint8_t* zero_u8 = nullptr;       // [N, blocks], one byte each; null with zero_f32 null: 2^(bits - 1)
+  const float* zero_f32 = nullptr;        // [N, blocks]
+
+  int64_t row_bytes() const { return blocks * block_size * bits / 8; }
+  int64_t padded_k() const { return blocks * block_size; }
+};
+
+struct NbitsGemvArgs {
+  NbitsWeight w;
+  int64_t m = 1;                // rows of X
+  const float* x = nullptr;     // [M, x_stride] as arrange() wrote it
+  int64_t x_stride = 0;         // arranged_size() of the kernel
+  const float* bias = nullptr;  // [N]; null = 0
+  float* y = nullptr;           // [M, N]
+  int64_t ldy = 0;
+};
+
+struct NbitsKernel {
+  // Elements of one row of X after arrange(), for a weight of these sizes.
+  int64_t (*arranged_size)(const NbitsWeight& w);
+  // Writes a row x[K] in the order in which gemv() meets the weights, padded with zeros.
+  void (*arrange)(const NbitsWeight& w, const float* x, float* out);
+  // Y[:, n_begin, n_end) = X W^T + bias.
+  void (*gemv)(const NbitsGemvArgs& args, int64_t n_begin, int64_t n_end);
+  // out[n - n_begin, k - k_begin] = w(n, k) for k in [k_begin, min(k_end, K)), rows ld apart; k_begin and k_end are
+  // multiples of block_size.
+  void (*dequantise)(const NbitsWeight& w, int64_t n_begin, int64_t n_end, int64_t k_begin, int64_t k_end, float* out,
+                     int64_t ld);
+};
+
+}  // namespace sprun::kernels
