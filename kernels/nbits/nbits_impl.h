@@ -135,24 +135,35 @@ void arrange_words(const NbitsWeight& w, const float* x, float* out) {
 template <class Arch>
 struct BlockLanes {
   using V = simd::F32<Arch>;
-  int64_t per_chunk;  // blocks that a chunk touches
-  int64_t divisor;    // chunks per block, when blocks are longer than chunks
-  int shift;          // log2 of the lanes of a block
+  int64_t per_chunk;   // blocks that a chunk touches
+  int block_shift;     // log2 of the words of a block: also of the lanes of a block inside one chunk
+  typename V::M upper;  // lanes of the second block of two
+  static constexpr int kLaneShift = V::kLanes == 16 ? 4 : V::kLanes == 8 ? 3 : 2;
 
   SPRUN_INLINE explicit BlockLanes(int64_t block_words)
       : per_chunk(block_words >= V::kLanes ? 1 : V::kLanes / block_words),
-        divisor(block_words >= V::kLanes ? block_words / V::kLanes : 1),
-        shift(block_words >= V::kLanes ? 31 : __builtin_ctzll(static_cast<unsigned long long>(block_words))) {}
-  SPRUN_INLINE int64_t first(int64_t chunk) const { return chunk / divisor * per_chunk; }
+        block_shift(__builtin_ctzll(static_cast<unsigned long long>(block_words))) {
+    float lane[V::kLanes];
+    for (int64_t l = 0; l < V::kLanes; ++l) lane[l] = static_cast<float>(l);
+    upper = V::load(lane) >= V::broadcast(static_cast<float>(V::kLanes / 2));
+  }
+  SPRUN_INLINE int64_t first(int64_t chunk) const { return chunk << kLaneShift >> block_shift; }
   SPRUN_INLINE int64_t count(int64_t block, int64_t blocks) const {
     return blocks - block < per_chunk ? blocks - block : per_chunk;
   }
+  // One and two blocks do without partial loads, which are slow below AVX-512.
+  SPRUN_INLINE V pair(float first, float second) const {
+    return V::select(upper, V::broadcast(second), V::broadcast(first));
+  }
   SPRUN_INLINE V floats(const float* p, int64_t n) const {
-    return per_chunk == 1 ? V::broadcast(*p) : spread_lanes<Arch>(V::load_partial(p, n), shift);
+    if (per_chunk == 1) return V::broadcast(*p);
+    if (per_chunk == 2) return pair(p[0], p[n - 1]);
+    return spread_lanes<Arch>(V::load_partial(p, n), block_shift);
   }
   SPRUN_INLINE V bytes(const uint8_t* p, int64_t n) const {
     if (per_chunk == 1) return V::broadcast(static_cast<float>(*p));
-    return spread_lanes<Arch>(simd::I32<Arch>::load_u8_partial(p, n).to_f32(), shift);
+    if (per_chunk == 2) return pair(static_cast<float>(p[0]), static_cast<float>(p[n - 1]));
+    return spread_lanes<Arch>(simd::I32<Arch>::load_u8_partial(p, n).to_f32(), block_shift);
   }
 };
 
@@ -187,7 +198,7 @@ void words_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
       const uint8_t* at = a.w.data + (n + i) * a.w.row_bytes() + c * L::kLanes * 4;
       const int32_t* p = reinterpret_cast<const int32_t*>(at);
       word[i] = left >= L::kLanes ? I::load(p) : I::load_partial(p, left);
-      __builtin_prefetch(at + 2048);
+      __builtin_prefetch(at + kN * a.w.row_bytes());  // the same place in the next tile
 #pragma GCC unroll 4
       for (int r = 0; r < kM; ++r) sum[i][r] = V::zero();
     }
@@ -270,23 +281,22 @@ SPRUN_INLINE void tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
   else words_tile<Arch, kBits, kZero, kN, kM>(a, n, m);
 }
 
-template <class Arch, int kBits, Zero kZero, int kN, int kM>
-SPRUN_INLINE void columns(const NbitsGemvArgs& a, int64_t n_begin, int64_t n_end, int64_t m) {
-  int64_t n = n_begin;
-  for (; n + kN <= n_end; n += kN) tile<Arch, kBits, kZero, kN, kM>(a, n, m);
-  for (; n < n_end; ++n) tile<Arch, kBits, kZero, 1, kM>(a, n, m);
+// Outputs [n, n + kN) of all rows: the weights of a tile stay in L1 from one pair of rows to the next.
+template <class Arch, int kBits, Zero kZero, int kN>
+SPRUN_INLINE void outputs(const NbitsGemvArgs& a, int64_t n) {
+  constexpr int kPairN = simd::F32<Arch>::kLanes == 16 || kN == 1 ? kN : kN / 2;  // 32 registers, or 16
+  int64_t m = 0;
+  for (; m + 2 <= a.m; m += 2) {
+    for (int64_t i = 0; i < kN; i += kPairN) tile<Arch, kBits, kZero, kPairN, 2>(a, n + i, m);
+  }
+  if (m < a.m) tile<Arch, kBits, kZero, kN, 1>(a, n, m);
 }
 
 template <class Arch, int kBits, Zero kZero>
 void rows(const NbitsGemvArgs& a, int64_t n_begin, int64_t n_end) {
-  constexpr int kWide = simd::F32<Arch>::kLanes == 16 ? 2 : 1;  // 32 registers instead of 16
-  int64_t m = 0;
-  for (; m + 4 <= a.m; m += 4) columns<Arch, kBits, kZero, kWide, 4>(a, n_begin, n_end, m);
-  if (m + 2 <= a.m) {
-    columns<Arch, kBits, kZero, 2 * kWide, 2>(a, n_begin, n_end, m);
-    m += 2;
-  }
-  if (m < a.m) columns<Arch, kBits, kZero, 4, 1>(a, n_begin, n_end, m);
+  int64_t n = n_begin;
+  for (; n + 4 <= n_end; n += 4) outputs<Arch, kBits, kZero, 4>(a, n);
+  for (; n < n_end; ++n) outputs<Arch, kBits, kZero, 1>(a, n);
 }
 
 template <class Arch, int kBits>
