@@ -94,6 +94,56 @@ void for_each_plane(RunContext& ctx, const Window& w, const Plane& plane) {
   });
 }
 
+// ------------------------------------------------------------------ whole rows at a time
+
+// Output positions [begin, end) of the last axis whose input for kernel element k lies inside.
+KernelRange output_range(const WindowAxis& a, int64_t k) {
+  const int64_t shift = k * a.dilation - a.pad_begin;  // input position of output 0
+  KernelRange r{shift < 0 ? (-shift + a.stride - 1) / a.stride : 0, 0};
+  r.end = shift >= a.in ? 0 : std::min(a.out, (a.in - 1 - shift) / a.stride + 1);
+  r.begin = std::min(r.begin, r.end);
+  return r;
+}
+
+// y[i] = combine(y[i], x[i * stride]) for i < n. The common strides get loops that the compiler
+// turns into vectors.
+template <class T, class Combine>
+void combine_line(const T* x, int64_t stride, int64_t n, T* y, const Combine& combine) {
+  if (stride == 1) {
+    for (int64_t i = 0; i < n; ++i) y[i] = combine(y[i], x[i]);
+  } else if (stride == 2) {
+    for (int64_t i = 0; i < n; ++i) y[i] = combine(y[i], x[2 * i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = combine(y[i], x[i * stride]);
+  }
+}
+
+// Folds the windows of one plane into y, starting from `start`: one kernel element after the other,
+// a row at a time.
+template <class T, class Combine>
+void combine_plane(const Window& w, const T* x, T start, T* y, const Combine& combine) {
+  const auto& [ad, ah, aw] = w.axis;
+  std::fill_n(y, w.out_size(), start);
+  for (int64_t row = 0; row < ad.out * ah.out; ++row) {
+    const int64_t d0 = ad.start(row / ah.out);
+    const int64_t h0 = ah.start(row % ah.out);
+    const KernelRange kd = kernel_range(ad, d0, ad.in);
+    const KernelRange kh = kernel_range(ah, h0, ah.in);
+    for (int64_t k = 0; k < aw.kernel; ++k) {
+      const KernelRange r = output_range(aw, k);
+      if (r.begin == r.end) continue;
+      const int64_t column = aw.start(r.begin) + k * aw.dilation;
+      for (int64_t i = kd.begin; i < kd.end; ++i) {
+        for (int64_t j = kh.begin; j < kh.end; ++j) {
+          const int64_t line = (d0 + i * ad.dilation) * ah.in + h0 + j * ah.dilation;
+          combine_line(x + line * aw.in + column, aw.stride, r.end - r.begin,
+                       y + row * aw.out + r.begin, combine);
+        }
+      }
+    }
+  }
+}
+
 // ------------------------------------------------------------------ MaxPool
 
 // Offset inside a plane -> the number that Indices holds: flattened row by row, or column by
@@ -145,6 +195,14 @@ Status run_max(RunContext& ctx) {
   const bool column_major = ctx.attrs().get_int("storage_order", 0) != 0;
   return dispatch_numeric(ctx, ctx.input(0).dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
+    if constexpr (std::is_arithmetic_v<T>) {
+      if (indices == nullptr) {
+        for_each_plane<T>(ctx, w, [&](const T* x, T* y, int64_t) {
+          combine_plane(w, x, lowest<T>(), y, [](T a, T b) { return a < b ? b : a; });
+        });
+        return Status();
+      }
+    }
     for_each_plane<T>(ctx, w, [&](const T* x, T* y, int64_t plane) {
       int64_t* out = indices == nullptr ? nullptr : indices + plane * w.out_size();
       max_plane(w, x, y, out, plane * w.in_size(), column_major);
@@ -173,19 +231,47 @@ int64_t inner_count(const Patch& patch) {
   return count;
 }
 
+// Divides sums by the sizes of their windows.
+template <class T>
+void average_plane(const Window& w, bool include_pad, T* y) {
+  for_each_window(w, [&](const Patch& patch, int64_t o) {
+    const int64_t count = include_pad ? padded_count(w, patch) : inner_count(patch);
+    y[o] = count == 0 ? T{0} : y[o] / static_cast<T>(count);
+  });
+}
+
+// True if every window has all its elements: the count is the same everywhere.
+bool windows_are_full(const Window& w) {
+  return std::all_of(w.axis.begin(), w.axis.end(), [](const WindowAxis& a) {
+    return a.pad_begin == 0 && a.start(a.out - 1) + (a.kernel - 1) * a.dilation < a.in;
+  });
+}
+
+template <class T>
+void average_by_window(const Window& w, bool include_pad, const T* x, T* y) {
+  using C = ComputeType<T>;
+  for_each_window(w, [&](const Patch& patch, int64_t o) {
+    C sum = 0;
+    visit_patch(w, patch, [&](int64_t i) { sum += load(x[i]); });
+    const int64_t count = include_pad ? padded_count(w, patch) : inner_count(patch);
+    y[o] = store<T>(count == 0 ? C{0} : sum / static_cast<C>(count));
+  });
+}
+
 Status run_average(RunContext& ctx) {
   SPRUN_ASSIGN(const Window w, pool_window(ctx.attrs(), ctx.input(0).shape));
   const bool include_pad = ctx.attrs().get_int("count_include_pad", 0) != 0;
   return dispatch_real(ctx, ctx.input(0).dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    using C = ComputeType<T>;
     for_each_plane<T>(ctx, w, [&](const T* x, T* y, int64_t) {
-      for_each_window(w, [&](const Patch& patch, int64_t o) {
-        C sum = 0;
-        visit_patch(w, patch, [&](int64_t i) { sum += load(x[i]); });
-        const int64_t count = include_pad ? padded_count(w, patch) : inner_count(patch);
-        y[o] = store<T>(count == 0 ? C{0} : sum / static_cast<C>(count));
-      });
+      if constexpr (std::is_arithmetic_v<T>) {
+        combine_plane(w, x, T{0}, y, [](T a, T b) { return a + b; });
+        if (!windows_are_full(w)) return average_plane(w, include_pad, y);
+        const T count = static_cast<T>(w.kernel_size());
+        for (int64_t i = 0; i < w.out_size(); ++i) y[i] /= count;
+      } else {
+        average_by_window(w, include_pad, x, y);
+      }
     });
     return Status();
   });
