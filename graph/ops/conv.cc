@@ -7,6 +7,8 @@
 #include "kernels/conv/conv.h"
 
 #include "graph/ops/conv_problem.h"
+#include "graph/ops/elementwise.h"
+#include "runtime/base/packed_cache.h"
 
 namespace sprun::graph {
 
@@ -108,6 +110,10 @@ Status run_plain(RunContext& ctx, const ConvProblem& p, const ConvEpilogue& epil
 struct ConvState : OpState {
   kernels::ConvPlan plan;
   kernels::ConvArgs args;  // shape and epilogue
+  // 16-bit floats: float copies behind the scratch of the plan, at these offsets in floats.
+  DType dtype = DType::kF32;
+  int64_t x_at = 0, w_at = 0, bias_at = 0, y_at = 0;
+  PackedBlob weights;  // float copy of constant weights
 };
 
 kernels::ConvShape kernel_shape(const ConvProblem& p) {
@@ -123,49 +129,132 @@ kernels::ConvShape kernel_shape(const ConvProblem& p) {
   return shape;
 }
 
+// Elements of input i; 0 if absent.
+int64_t count_of(const PrepareContext& ctx, int i) {
+  return ctx.has_input(i) ? ctx.input(i).num_elements() : 0;
+}
+
+// Places for the float copies of 16-bit tensors; constant weights are converted now.
+Status prepare_half(PrepareContext& ctx, ConvState* state) {
+  constexpr int64_t kAlign = 16;
+  int64_t at = (state->plan.scratch_bytes + 63) / 64 * kAlign;
+  const auto place = [&](int64_t count) {
+    const int64_t here = at;
+    at += (count + kAlign - 1) / kAlign * kAlign;
+    return here;
+  };
+  state->dtype = ctx.input(0).dtype;
+  state->x_at = place(count_of(ctx, 0));
+  state->y_at = place(ctx.output(0).num_elements());
+  state->bias_at = place(count_of(ctx, 2));
+  const Tensor& constant = ctx.constant(1);
+  if (constant.empty()) {
+    state->w_at = place(count_of(ctx, 1));
+  } else {
+    SPRUN_ASSIGN(
+        state->weights,
+        ctx.packed().get("conv_f32:" + std::to_string(constant.id()), [&]() -> Result<PackedBlob> {
+          SPRUN_ASSIGN(PackedBlob blob, allocate_blob(constant.num_elements() * 4));
+          SPRUN_ASSIGN(const Tensor aligned, Tensor::copy_of(constant.view()));
+          widen(constant.dtype(), aligned.data(), static_cast<float*>(blob.data.get()),
+                constant.num_elements());
+          return blob;
+        }));
+    ctx.unread_inputs.push_back(1);
+  }
+  ctx.scratch_bytes = at * 4;
+  return {};
+}
+
+// Why the kernels cannot take this node; empty if they can.
+std::string rejection_of(const PrepareContext& ctx, const ConvProblem& p) {
+  const DType dtype = ctx.input(0).dtype;
+  if (dtype == DType::kF64) return "element type is float64";
+  if (p.out_shape().num_elements() == 0 || p.in_channels == 0) return "no elements";
+  return "";
+}
+
 Status prepare_conv(PrepareContext& ctx) {
   SPRUN_ASSIGN(const ConvProblem p,
                make_conv_problem(ctx.attrs(), ctx.input(0).shape, ctx.input(1).shape));
   SPRUN_ASSIGN(const ConvEpilogue epilogue, read_epilogue(ctx.attrs()));
-  const int64_t outputs = p.out_shape().num_elements();
   ctx.regime = "compute-bound";
-  ctx.flops = 2.0 * static_cast<double>(outputs) *
+  ctx.flops = 2.0 * static_cast<double>(p.out_shape().num_elements()) *
               static_cast<double>(p.group_in() * p.window.kernel_size());
-  const auto reject = [&](std::string reason) {
-    ctx.rejected.push_back({"conv_f32", std::move(reason)});
-    return Status();
-  };
-  if (ctx.input(0).dtype != DType::kF32) return reject("element type is not float32");
-  if (outputs == 0 || p.in_channels == 0) return reject("no elements");
+  std::string reason = rejection_of(ctx, p);
   auto state = std::make_unique<ConvState>();
   std::vector<kernels::Rejection> why_not;
   const auto& info =
       kernels::select(kernels::conv_f32_kernels(), kernels::available_isas(), &why_not);
-  state->args.shape = kernel_shape(p);
-  state->args.epilogue = epilogue;
-  state->plan = kernels::plan_conv(*info.kernel, state->args.shape, ctx.max_threads());
-  if (state->plan.scratch_bytes > kernels::kMaxConvScratchBytes)
-    return reject("too much scratch memory");
-  for (kernels::Rejection& r : why_not)
+  if (reason.empty()) {
+    state->args.shape = kernel_shape(p);
+    state->args.epilogue = epilogue;
+    state->plan = kernels::plan_conv(*info.kernel, state->args.shape, ctx.max_threads());
+    if (state->plan.scratch_bytes > kernels::kMaxConvScratchBytes)
+      reason = "too much scratch memory";
+  }
+  if (!reason.empty()) {
+    ctx.rejected.push_back({std::string(info.name), std::move(reason)});
+    return {};
+  }
+  for (kernels::Rejection& r : why_not) {
     ctx.rejected.push_back({std::move(r.kernel), std::move(r.reason)});
+  }
   ctx.scratch_bytes = state->plan.scratch_bytes;
   ctx.kernel = std::string(info.name) + "/" + kernels::method_name(state->plan.method);
+  if (ctx.input(0).dtype != DType::kF32) SPRUN_TRY(prepare_half(ctx, state.get()));
   ctx.state = std::move(state);
+  return {};
+}
+
+constexpr int64_t kConvertGrain = 32 * 1024;
+
+// The float copy of 16-bit input i at `to`.
+const float* widened(RunContext& ctx, int i, float* to) {
+  if (!ctx.has_input(i)) return nullptr;
+  const ConstTensorView& view = ctx.input(i);
+  ctx.pool().parallel_for(view.num_elements(), kConvertGrain, [&](int64_t begin, int64_t end, int) {
+    widen(view.dtype, view.as<uint16_t>() + begin, to + begin, end - begin);
+  });
+  return to;
+}
+
+// Points args at the tensors themselves, or at float copies.
+void bind(RunContext& ctx, const ConvState& state, kernels::ConvArgs* args) {
+  if (state.dtype == DType::kF32) {
+    args->x = ctx.input(0).as<float>();
+    args->w = ctx.input(1).as<float>();
+    args->bias = ctx.has_input(2) ? ctx.input(2).as<float>() : nullptr;
+    args->residual = ctx.has_input(3) ? ctx.input(3).as<float>() : nullptr;
+    args->y = ctx.output(0).as<float>();
+    return;
+  }
+  float* scratch = static_cast<float*>(ctx.scratch());
+  args->x = widened(ctx, 0, scratch + state.x_at);
+  args->w = state.weights.data != nullptr ? static_cast<const float*>(state.weights.data.get())
+                                          : widened(ctx, 1, scratch + state.w_at);
+  args->bias = widened(ctx, 2, scratch + state.bias_at);
+  args->y = scratch + state.y_at;
+  args->residual = widened(ctx, 3, args->y);
+}
+
+Status run_kernel(RunContext& ctx, const ConvState& state) {
+  kernels::ConvArgs args = state.args;
+  bind(ctx, state, &args);
+  kernels::conv_f32(state.plan, args, ctx.scratch(), [&](int64_t n, int64_t grain, const auto& fn) {
+    ctx.pool().parallel_for(n, grain, fn);
+  });
+  if (state.dtype == DType::kF32) return {};
+  const TensorView& y = ctx.output(0);
+  ctx.pool().parallel_for(y.num_elements(), kConvertGrain, [&](int64_t begin, int64_t end, int) {
+    narrow(y.dtype, args.y + begin, y.as<uint16_t>() + begin, end - begin);
+  });
   return {};
 }
 
 Status run_conv(RunContext& ctx) {
   if (const auto* state = static_cast<const ConvState*>(ctx.state()); state != nullptr) {
-    kernels::ConvArgs args = state->args;
-    args.x = ctx.input(0).as<float>();
-    args.w = ctx.input(1).as<float>();
-    args.bias = ctx.has_input(2) ? ctx.input(2).as<float>() : nullptr;
-    args.residual = ctx.has_input(3) ? ctx.input(3).as<float>() : nullptr;
-    args.y = ctx.output(0).as<float>();
-    kernels::conv_f32(
-        state->plan, args, ctx.scratch(),
-        [&](int64_t n, int64_t grain, const auto& fn) { ctx.pool().parallel_for(n, grain, fn); });
-    return {};
+    return run_kernel(ctx, *state);
   }
   SPRUN_ASSIGN(const ConvProblem p,
                make_conv_problem(ctx.attrs(), ctx.input(0).shape, ctx.input(1).shape));

@@ -4,6 +4,7 @@
 
 #include "kernels/conv/conv_types.h"
 #include "kernels/conv/strided_impl.h"
+#include "kernels/simd/transpose.h"
 
 namespace sprun::kernels::conv {
 
@@ -92,7 +93,7 @@ struct Gather {
           rows[r] = V::load_partial(src + (i + (r < windows ? r : 0)) * a.stride + k,
                                     r < windows ? taps : 0);
         }
-        Strided<simd::VecArch<Arch>>::transpose(rows);
+        simd::transpose(rows);
 #pragma GCC unroll 16
         for (int64_t t = 0; t < V::kLanes; ++t) {
           if (t < taps) rows[t].store_partial(dst + (k + t) * kNr + i, windows);

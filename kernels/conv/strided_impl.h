@@ -1,5 +1,4 @@
-// Vector loads of part of a line, with stride 1 or 2, and transposes: what gathering from an image
-// needs.
+// Vector loads of part of a line, with stride 1 or 2: what gathering from an image needs.
 #pragma once
 
 #include "kernels/simd/vec.h"
@@ -9,9 +8,7 @@ namespace sprun::kernels::conv {
 // The float vectors of an ISA, with loads of part of a line. Elements outside [begin, end) are not
 // touched and read as 0; 0 <= begin, end, and an empty range gives zeros.
 //   load1(p, begin, end)       lane i = p[i]
-//   load2(p, begin, end, &e, &o)  e lane i = p[2 * i], o lane i = p[2 * i + 1]; the range counts
-//   elements of p transpose(rows)            lane j of vector i <-> lane i of vector j, for kLanes
-//   vectors
+//   load2(p, begin, end, &e, &o)  e lane i = p[2 * i], o lane i = p[2 * i + 1]; the range counts p
 template <class Arch>
 struct Strided;
 
@@ -33,9 +30,6 @@ struct Strided<simd::Sse2> {
   SPRUN_INLINE static void split(V low, V high, V* even, V* odd) {
     even->v = _mm_shuffle_ps(low.v, high.v, _MM_SHUFFLE(2, 0, 2, 0));
     odd->v = _mm_shuffle_ps(low.v, high.v, _MM_SHUFFLE(3, 1, 3, 1));
-  }
-  SPRUN_INLINE static void transpose(V (&r)[4]) {
-    _MM_TRANSPOSE4_PS(r[0].v, r[1].v, r[2].v, r[3].v);
   }
 };
 
@@ -66,26 +60,6 @@ struct Strided<simd::Avx2> {
     even->v = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(e), _MM_SHUFFLE(3, 1, 2, 0)));
     odd->v = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(o), _MM_SHUFFLE(3, 1, 2, 0)));
   }
-  SPRUN_INLINE static void transpose(V (&r)[8]) {
-    __m256 a[8], b[8];
-    // 4x4 transposes inside the halves, then the halves change places.
-#pragma GCC unroll 4
-    for (int i = 0; i < 8; i += 4) {
-      a[i] = _mm256_unpacklo_ps(r[i].v, r[i + 1].v);
-      a[i + 1] = _mm256_unpackhi_ps(r[i].v, r[i + 1].v);
-      a[i + 2] = _mm256_unpacklo_ps(r[i + 2].v, r[i + 3].v);
-      a[i + 3] = _mm256_unpackhi_ps(r[i + 2].v, r[i + 3].v);
-      b[i] = _mm256_shuffle_ps(a[i], a[i + 2], _MM_SHUFFLE(1, 0, 1, 0));
-      b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], _MM_SHUFFLE(3, 2, 3, 2));
-      b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], _MM_SHUFFLE(1, 0, 1, 0));
-      b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], _MM_SHUFFLE(3, 2, 3, 2));
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      r[i].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
-      r[i + 4].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
-    }
-  }
 };
 #endif
 
@@ -113,32 +87,6 @@ struct Strided<simd::Avx512> {
     const __m512i o = _mm512_add_epi32(e, _mm512_set1_epi32(1));
     even->v = _mm512_permutex2var_ps(low.v, e, high.v);
     odd->v = _mm512_permutex2var_ps(low.v, o, high.v);
-  }
-  SPRUN_INLINE static void transpose(V (&r)[16]) {
-    __m512 a[16], b[16];
-    // 4x4 transposes inside the quarters, then the quarters change places in two steps.
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {
-      a[i] = _mm512_unpacklo_ps(r[i].v, r[i + 1].v);
-      a[i + 1] = _mm512_unpackhi_ps(r[i].v, r[i + 1].v);
-      a[i + 2] = _mm512_unpacklo_ps(r[i + 2].v, r[i + 3].v);
-      a[i + 3] = _mm512_unpackhi_ps(r[i + 2].v, r[i + 3].v);
-      b[i] = _mm512_shuffle_ps(a[i], a[i + 2], _MM_SHUFFLE(1, 0, 1, 0));
-      b[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], _MM_SHUFFLE(3, 2, 3, 2));
-      b[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], _MM_SHUFFLE(1, 0, 1, 0));
-      b[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], _MM_SHUFFLE(3, 2, 3, 2));
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const __m512 even_low = _mm512_shuffle_f32x4(b[i], b[i + 4], 0x88);
-      const __m512 even_high = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0x88);
-      const __m512 odd_low = _mm512_shuffle_f32x4(b[i], b[i + 4], 0xdd);
-      const __m512 odd_high = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0xdd);
-      r[i].v = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
-      r[i + 4].v = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
-      r[i + 8].v = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
-      r[i + 12].v = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
-    }
   }
 };
 #endif
