@@ -436,8 +436,8 @@ constexpr uint32_t kFlags = kSubgraphs | kDynamicOutput;
 
 constexpr OpDef kOps[] = {
     {.name = "If", .inputs = {1, kVariadic}, .outputs = {1, kVariadic}, .infer = infer_unknown, .run = run_if, .flags = kFlags},
-    {.name = "Loop", .inputs = {2, kVariadic}, .outputs = {0, kVariadic}, .infer = infer_unknown, .run = run_loop, .flags = kFlags},
-    {.name = "Scan", .since = 8, .inputs = {1, kVariadic}, .outputs = {1, kVariadic}, .infer = infer_unknown, .run = run_scan, .flags = kFlags},
+    {.name = "Loop", .inputs = {0, kVariadic}, .outputs = {0, kVariadic}, .infer = infer_unknown, .run = run_loop, .flags = kFlags},
+    {.name = "Scan", .since = 8, .inputs = {0, kVariadic}, .outputs = {1, kVariadic}, .infer = infer_unknown, .run = run_scan, .flags = kFlags},
 };
 
 }  // namespace
