@@ -48,6 +48,30 @@ Window window_of(const ResizeAxis& axis, const ResizeStyle& style) {
   return window;
 }
 
+// The input coordinate that output position x shows. Where the result is rounded to a whole position, F is float: ties
+// between neighbours then fall as they do in other runtimes, which all compute them in float.
+template <class F>
+F source_coordinate(const ResizeAxis& axis, CoordinateMode mode, int64_t position) {
+  const auto x = static_cast<F>(position), scale = static_cast<F>(axis.scale), last = static_cast<F>(axis.in - 1);
+  const auto out_length = static_cast<F>(axis.out_length), half = static_cast<F>(0.5);
+  const F half_pixel = (x + half) / scale - half;
+  switch (mode) {
+    case CoordinateMode::kHalfPixel: return half_pixel;
+    case CoordinateMode::kPytorchHalfPixel: return axis.out > 1 ? half_pixel : 0;
+    case CoordinateMode::kAsymmetric: return x / scale;
+    case CoordinateMode::kTfHalfPixelForNn: return (x + half) / scale;
+    case CoordinateMode::kAlignCorners: return axis.out > 1 ? x * last / (out_length - 1) : 0;
+    case CoordinateMode::kHalfPixelSymmetric: {
+      const F adjustment = static_cast<F>(axis.out) / out_length;
+      return static_cast<F>(axis.in) / 2 * (1 - adjustment) + half_pixel;
+    }
+    case CoordinateMode::kTfCropAndResize: break;
+  }
+  const auto start = static_cast<F>(axis.roi_start), end = static_cast<F>(axis.roi_end);
+  if (axis.out <= 1) return half * (start + end) * last;
+  return start * last + x * (end - start) * last / (out_length - 1);
+}
+
 }  // namespace
 
 Result<ResizeMode> parse_resize_mode(std::string_view name) {
@@ -84,38 +108,18 @@ bool ResizeAxis::is_identity(CoordinateMode mode) const {
   return in == out && std::abs(scale - 1.0) < 1e-9 && !cropped;
 }
 
-double source_coordinate(const ResizeAxis& axis, CoordinateMode mode, int64_t position) {
-  const auto x = static_cast<double>(position);
-  const auto last = static_cast<double>(axis.in - 1);
-  const double half_pixel = (x + 0.5) / axis.scale - 0.5;
-  switch (mode) {
-    case CoordinateMode::kHalfPixel: return half_pixel;
-    case CoordinateMode::kPytorchHalfPixel: return axis.out > 1 ? half_pixel : 0.0;
-    case CoordinateMode::kAsymmetric: return x / axis.scale;
-    case CoordinateMode::kTfHalfPixelForNn: return (x + 0.5) / axis.scale;
-    case CoordinateMode::kAlignCorners: return axis.out > 1 ? x * last / (axis.out_length - 1) : 0.0;
-    case CoordinateMode::kHalfPixelSymmetric: {
-      const double adjustment = static_cast<double>(axis.out) / axis.out_length;
-      return static_cast<double>(axis.in) / 2 * (1 - adjustment) + half_pixel;
-    }
-    case CoordinateMode::kTfCropAndResize: break;
-  }
-  if (axis.out <= 1) return 0.5 * (axis.roi_start + axis.roi_end) * last;
-  return axis.roi_start * last + x * (axis.roi_end - axis.roi_start) * last / (axis.out_length - 1);
-}
-
 bool is_extrapolated(const ResizeAxis& axis, CoordinateMode mode, int64_t x) {
   if (mode != CoordinateMode::kTfCropAndResize) return false;
-  const double at = source_coordinate(axis, mode, x);
-  return !(at >= 0 && at <= static_cast<double>(axis.in - 1));
+  const auto at = source_coordinate<float>(axis, mode, x);
+  return !(at >= 0 && at <= static_cast<float>(axis.in - 1));
 }
 
 int64_t nearest_index(const ResizeAxis& axis, const ResizeStyle& style, int64_t x) {
-  const double at = source_coordinate(axis, style.coordinates, x);
-  double index = 0;
+  const auto at = source_coordinate<float>(axis, style.coordinates, x);
+  float index = 0;
   switch (style.nearest) {
-    case NearestMode::kRoundPreferFloor: index = std::ceil(at - 0.5); break;
-    case NearestMode::kRoundPreferCeil: index = std::floor(at + 0.5); break;
+    case NearestMode::kRoundPreferFloor: index = std::ceil(at - 0.5f); break;
+    case NearestMode::kRoundPreferCeil: index = std::floor(at + 0.5f); break;
     case NearestMode::kFloor: index = std::floor(at); break;
     case NearestMode::kCeil: index = std::ceil(at); break;
     case NearestMode::kSimple: index = axis.scale < 1.0 ? std::ceil(at) : std::floor(at); break;
@@ -129,7 +133,7 @@ int64_t max_taps(const ResizeAxis& axis, const ResizeStyle& style) {
 
 int64_t tap_weights(const ResizeAxis& axis, const ResizeStyle& style, int64_t x, int64_t* first, double* weights) {
   const Window window = window_of(axis, style);
-  const double at = source_coordinate(axis, style.coordinates, x);
+  const auto at = source_coordinate<double>(axis, style.coordinates, x);
   // The base is the position left of the coordinate, also when that is whole: the ratio lies in (0, 1].
   const int64_t base = whole(std::ceil(at)) - 1;
   const double ratio = at - static_cast<double>(base);

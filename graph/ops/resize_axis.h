@@ -46,8 +46,6 @@ struct ResizeAxis {
   bool is_identity(CoordinateMode mode) const;
 };
 
-// The input coordinate that output position x shows.
-double source_coordinate(const ResizeAxis& axis, CoordinateMode mode, int64_t x);
 // True if position x gets extrapolation_value (kTfCropAndResize outside the input only).
 bool is_extrapolated(const ResizeAxis& axis, CoordinateMode mode, int64_t x);
 // The nearest input index for output position x, in [0, axis.in). Precondition: axis.in > 0.
