@@ -1,5 +1,6 @@
 // Subgraphs and model-local functions: the parts of GraphBuilder that enter another scope.
 #include <algorithm>
+#include <utility>
 
 #include "graph/onnx/graph_builder.h"
 #include "graph/ops/op.h"
@@ -65,6 +66,18 @@ Result<size_t> GraphBuilder::formal_inputs(const onnx::NodeProto& node, int vers
   return bodies.front().graph->inputs().size();  // an op without definition: nothing to check against
 }
 
+// Bodies compute every output of the node, Loop also its condition; carried values and states come first among them.
+Status GraphBuilder::check_body_outputs(const onnx::NodeProto& node, const Body& body, const AttrMap& attrs) const {
+  const bool loop = attrs.has("num_carried");
+  const int64_t first = loop ? 1 : 0;
+  const int64_t carried = loop ? attrs.get_int("num_carried", 0) : attrs.get_int("num_state", 0);
+  const int64_t needed = first + std::max<int64_t>(carried, node.output_size());
+  const auto got = static_cast<int64_t>(body.graph->outputs().size());
+  if (got >= needed) return {};
+  return bad(display_name(node) + ": subgraph '" + body.attr_name + "' has " + std::to_string(got) +
+             " outputs, expected at least " + std::to_string(needed));
+}
+
 Status GraphBuilder::attach_bodies(const onnx::NodeProto& node, int version, std::vector<Body> bodies, Scope& scope,
                                    std::vector<ValueId>* inputs, AttrMap* attrs) {
   SPRUN_ASSIGN(const size_t formal, formal_inputs(node, version, bodies, inputs, attrs));
@@ -74,6 +87,7 @@ Status GraphBuilder::attach_bodies(const onnx::NodeProto& node, int version, std
       return bad(display_name(node) + ": subgraph '" + body.attr_name + "' has " +
                  std::to_string(body.graph->inputs().size()) + " inputs, expected " + std::to_string(formal));
     }
+    SPRUN_TRY(check_body_outputs(node, body, *attrs));
     for (const Scope::Capture& capture : body.captures) {
       if (std::find(captured.begin(), captured.end(), capture.outer) == captured.end()) {
         captured.push_back(capture.outer);

@@ -4,9 +4,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 namespace sprun::graph {

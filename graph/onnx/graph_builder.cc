@@ -3,8 +3,7 @@
 #include <onnx/onnx_pb.h>
 
 #include <algorithm>
-#include <limits>
-#include <tuple>
+#include <utility>
 
 #include "graph/onnx/attr_reader.h"
 #include "graph/onnx/scope.h"

@@ -63,6 +63,7 @@ class GraphBuilder {
   Result<Body> build_body(const onnx::AttributeProto& attr, Scope& scope);
   Status attach_bodies(const onnx::NodeProto& node, int version, std::vector<Body> bodies, Scope& scope,
                        std::vector<ValueId>* inputs, AttrMap* attrs);
+  Status check_body_outputs(const onnx::NodeProto& node, const Body& body, const AttrMap& attrs) const;
   Result<size_t> formal_inputs(const onnx::NodeProto& node, int version, const std::vector<Body>& bodies,
                                std::vector<ValueId>* inputs, AttrMap* attrs) const;
 

@@ -2,9 +2,8 @@
 
 #include <onnx/onnx_pb.h>
 
-#include <algorithm>
 #include <optional>
-#include <unordered_set>
+#include <utility>
 
 #include "graph/onnx/proto_writer.h"
 #include "graph/onnx/tensor_proto.h"

@@ -1,7 +1,7 @@
 #include "graph/onnx/raw_cutter.h"
 
-#include <array>
 #include <limits>
+#include <utility>
 
 namespace sprun::graph {
 

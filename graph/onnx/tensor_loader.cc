@@ -2,13 +2,12 @@
 
 #include <onnx/onnx_pb.h>
 
-#include <algorithm>
 #include <bit>
 #include <charconv>
 #include <cstring>
-#include <limits>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "graph/onnx/tensor_proto.h"
 

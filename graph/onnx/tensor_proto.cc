@@ -2,7 +2,7 @@
 
 #include <onnx/onnx_pb.h>
 
-#include <array>
+#include <cstdint>
 #include <new>
 
 #include "graph/onnx/tensor_loader.h"

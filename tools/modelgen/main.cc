@@ -3,7 +3,6 @@
 //   sprun-modelgen bert-mini bert-mini.onnx --int8 s8 --sparsity 0.8 --pattern 16x4
 #include <CLI/CLI.hpp>
 
-#include <cstdio>
 #include <iostream>
 #include <map>
 

@@ -1,8 +1,7 @@
 #include "graph/onnx/external_data.h"
 
 #include <gtest/gtest.h>
-
-#include <cstring>
+#include <sys/stat.h>
 
 #include "graph/onnx/onnx_reader.h"
 #include "tests/graph/onnx/onnx_text.h"

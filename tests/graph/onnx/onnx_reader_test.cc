@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
+#include <cstring>
 
 #include "graph/onnx/onnx_writer.h"
 #include "graph/onnx/raw_cutter.h"
@@ -274,6 +274,10 @@ TEST(OnnxReaderSubgraphs, ScanHasStatesThenScannedValues) {
 TEST(OnnxReaderSubgraphs, RefusesWrongBodiesAndDeepNesting) {
   const std::string body = graph_attr("body", "input { name: 'i' } output { name: 'i' } ");
   EXPECT_NE(error_of(model_bytes(kIo + node("Loop", "- - x", "y", body))).find("1 inputs, expected 3"),
+            std::string::npos);
+  const std::string short_body = graph_attr(
+      "body", "input { name: 'i' } input { name: 'c' } input { name: 'v' } output { name: 'c' } ");
+  EXPECT_NE(error_of(model_bytes(kIo + node("Loop", "- - x", "y", short_body))).find("expected at least 2"),
             std::string::npos);
   // Nested in binary form: the text parser has its own limit.
   onnx::GraphProto graph = message_of<onnx::GraphProto>("output { name: 'c' }");
