@@ -145,7 +145,7 @@ Status check_groups(const RunContext& ctx, const Geometry& g) {
 // --- on kernels
 
 // From this many rows on, dequantising a panel once costs less than decoding it for every few rows.
-constexpr int64_t kGemmRows = 9;
+constexpr int64_t kGemmRows = 13;
 
 struct NbitsState : OpState {
   Geometry g;
@@ -155,7 +155,6 @@ struct NbitsState : OpState {
   const kernels::GemmF32Kernel* gemm = nullptr;  // null: gemv
   PackedBlob zeros;                              // unpacked zero points, one byte each
   int64_t x_stride = 0;                          // gemv: floats of one arranged row
-  int64_t panel_k = 0;                           // gemm: inputs dequantised at a time
 
   kernels::NbitsWeight weight(const RunContext& ctx) const {
     kernels::NbitsWeight w = {.n = g.n, .k = g.k, .block_size = g.block_size, .blocks = g.blocks,
@@ -167,10 +166,9 @@ struct NbitsState : OpState {
     return w;
   }
 
-  // gemm: scratch of one worker is that of the kernel, the packed panel, and the floats being packed.
+  // gemm: scratch of one worker is that of the kernel and one packed panel.
   int64_t kernel_bytes() const { return kernels::align_scratch(gemm->scratch_bytes); }
-  int64_t panel_bytes() const { return kernels::align_scratch(gemm->nr * g.k * 4); }
-  int64_t worker_bytes() const { return kernel_bytes() + panel_bytes() + kernels::align_scratch(gemm->nr * panel_k * 4); }
+  int64_t worker_bytes() const { return kernel_bytes() + kernels::align_scratch(gemm->nr * g.k * 4); }
 
   void run(RunContext& ctx) const;
   void run_gemv(RunContext& ctx) const;
@@ -196,13 +194,8 @@ void NbitsState::run_gemv(RunContext& ctx) const {
 
 void NbitsState::run_panel(const RunContext& ctx, const kernels::NbitsWeight& w, int64_t panel, char* scratch) const {
   float* packed = reinterpret_cast<float*>(scratch + kernel_bytes());
-  float* plain = reinterpret_cast<float*>(scratch + kernel_bytes() + panel_bytes());
   const int64_t n0 = panel * gemm->nr, columns = std::min(gemm->nr, g.n - n0);
-  for (int64_t k = 0; k < g.k; k += panel_k) {
-    const int64_t stored = std::min(k + panel_k, w.padded_k()), count = std::min(stored, g.k) - k;
-    kernel->dequantise(w, n0, n0 + columns, k, stored, plain, panel_k);
-    gemm->pack({plain, columns, count, panel_k, 1}, 0, 1, packed + k * gemm->nr);
-  }
+  kernel->pack(w, n0, columns, gemm->nr, packed);
   const float* bias = bias_of(ctx);
   const kernels::GemmF32Args args = {.m = m, .n = columns, .k = g.k, .x = ctx.input(0).as<float>(), .ldx = g.k,
                                      .w = packed, .y = ctx.output(0).as<float>() + n0, .ldy = g.n,
@@ -271,7 +264,6 @@ Status prepare_nbits(PrepareContext& ctx) {
   if (state->m >= kGemmRows) {
     const auto& gemm = kernels::select(kernels::gemm_f32_kernels(), isas, &why_not);
     state->gemm = gemm.kernel;
-    state->panel_k = std::min(std::max<int64_t>(256, g.block_size), g.blocks * g.block_size);
     ctx.scratch_bytes = state->worker_bytes() * state->workers;
     ctx.kernel = std::string(info.name) + " + " + std::string(gemm.name);
   }

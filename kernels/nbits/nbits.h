@@ -7,7 +7,7 @@
 //   kernel.gemv({.w = weight, .x = arranged, ...}, 0, weight.n);
 //
 // Weights are used where they lie: no packing, one pass over the file's bytes.
-// Regime:  bandwidth-bound: gemv() for a few rows. For many rows dequantise() panels and use kernels/gemm.
+// Regime:  bandwidth-bound: gemv() for a few rows. For many rows pack() one panel at a time for kernels/gemm.
 // Numeric: reassociated: sums inside a block come first, then the scale.
 // Threads: none; ranges of n are independent.   Errors: none; preconditions are the caller's.
 // Source:  com.microsoft MatMulNBits, version 1.

@@ -30,15 +30,14 @@ void gemv(const NbitsGemvArgs& args, int64_t n_begin, int64_t n_end) {
   }
 }
 
-void dequantise(const NbitsWeight& w, int64_t n_begin, int64_t n_end, int64_t k_begin, int64_t k_end, float* out,
-                int64_t ld) {
-  for (int64_t n = n_begin; n < n_end; ++n) {
-    for (int64_t k = k_begin; k < k_end && k < w.k; ++k) out[(n - n_begin) * ld + k - k_begin] = weight_at(w, n, k);
+void pack(const NbitsWeight& w, int64_t n_begin, int64_t columns, int64_t nr, float* out) {
+  for (int64_t k = 0; k < w.k; ++k) {
+    for (int64_t c = 0; c < nr; ++c) out[k * nr + c] = c < columns ? weight_at(w, n_begin + c, k) : 0.0F;
   }
 }
 
 }  // namespace
 
-extern constinit const NbitsKernel nbits_ref = {arranged_size, arrange, gemv, dequantise};
+extern constinit const NbitsKernel nbits_ref = {arranged_size, arrange, gemv, pack};
 
 }  // namespace sprun::kernels

@@ -37,10 +37,8 @@ struct NbitsKernel {
   void (*arrange)(const NbitsWeight& w, const float* x, float* out);
   // Y[:, n_begin, n_end) = X W^T + bias.
   void (*gemv)(const NbitsGemvArgs& args, int64_t n_begin, int64_t n_end);
-  // out[n - n_begin, k - k_begin] = w(n, k) for k in [k_begin, min(k_end, K)), rows ld apart; k_begin and k_end are
-  // multiples of block_size.
-  void (*dequantise)(const NbitsWeight& w, int64_t n_begin, int64_t n_end, int64_t k_begin, int64_t k_end, float* out,
-                     int64_t ld);
+  // out[k, c] = w(n_begin + c, k) for c < columns, 0 for columns <= c < nr, rows nr apart: one panel of kernels/gemm.
+  void (*pack)(const NbitsWeight& w, int64_t n_begin, int64_t columns, int64_t nr, float* out);
 };
 
 }  // namespace sprun::kernels
