@@ -92,7 +92,7 @@ Result<void*> ScratchHolder::get(const RunContext& ctx, int64_t bytes) {
 }
 
 void describe_attention(PrepareContext& ctx, const AttentionArgs& args) {
-  ctx.kernel = kernels::attention_kernel_name(args);
+  ctx.kernel += (ctx.kernel.empty() ? "" : " + ") + std::string(kernels::attention_kernel_name(args));
   ctx.regime = kernels::attention_is_decode(args) ? "bandwidth-bound" : "compute-bound";
   ctx.flops += kernels::attention_flops(args);
 }

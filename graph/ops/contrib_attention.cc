@@ -167,8 +167,9 @@ Status prepare(PrepareContext& ctx, const InputMap& map) {
   const int64_t rows = p.args.batch * p.args.q_len;
   SPRUN_ASSIGN(auto state, Projection::prepare(ctx, rows, p.width(), p.input_dim));
   ScratchLayout layout;
-  lay_out(layout, p, Projection::scratch_bytes(state.get(), rows, ctx.max_threads()), ctx.max_threads());
-  ctx.scratch_bytes = state->scratch_bytes = layout.used();
+  lay_out(layout, p, Projection::scratch_bytes(state.get()), ctx.max_threads());
+  ctx.scratch_bytes = layout.used();
+  if (state) state->scratch_bytes = ctx.scratch_bytes;
   ctx.state = std::move(state);
   describe_attention(ctx, p.args);
   return {};
@@ -181,7 +182,7 @@ Status run(RunContext& ctx, const InputMap& map) {
   AttentionArgs& a = p.args;
   const int64_t rows = a.batch * a.q_len;
   const int threads = ctx.pool().num_threads();
-  const int64_t projection_bytes = Projection::scratch_bytes(ctx.state(), rows, threads);
+  const int64_t projection_bytes = Projection::scratch_bytes(ctx.state());
   ScratchLayout needed;
   lay_out(needed, p, projection_bytes, threads);
   ScratchHolder holder;
