@@ -247,7 +247,6 @@ Status run_group_norm(RunContext& ctx) {
 
 constexpr OpDef kOps[] = {
     {.name = "BatchNormalization",
-     .since = 7,
      .inputs = {5, 5},
      .outputs = {1, 5},
      .infer = infer_batch_norm,
@@ -260,7 +259,6 @@ constexpr OpDef kOps[] = {
      .run = run_group_norm,
      .flags = kInPlace},
     {.name = "InstanceNormalization",
-     .since = 6,
      .inputs = {3, 3},
      .infer = infer_instance_norm,
      .run = run_instance_norm,

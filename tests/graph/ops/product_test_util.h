@@ -16,7 +16,7 @@
 namespace sprun::graph::testing_support {
 
 struct NodeCall {
-  std::string domain, op;
+  std::string domain = {}, op = {};
   std::vector<Tensor> inputs;  // empty Tensor: absent
   std::vector<std::pair<std::string, Attr>> attrs = {};
   size_t num_outputs = 1;
