@@ -10,13 +10,12 @@ namespace sprun::graph {
 
 namespace {
 
-constexpr int64_t kKeepQuantizedBytes = 4096;  // larger int8 weights stay int8: the linear op reads them as they are
-
 bool may_fold(const Node& node, std::span<const ConstTensorView> inputs) {
   const uint32_t flags = node.def->flags;
   if (flags & (kRandom | kSubgraphs)) return false;
   if (flags & kShapeOnly) return true;
-  if (node.op_type == "DequantizeLinear" && !inputs.empty() && inputs[0].size_bytes() > kKeepQuantizedBytes) return false;
+  // Quantised weights stay as they are until the passes for integer layers have seen them.
+  if (node.op_type == "DequantizeLinear" && !inputs.empty() && inputs[0].shape.rank() >= 2) return false;
   return std::all_of(inputs.begin(), inputs.end(), [](const ConstTensorView& in) {
     return in.dtype == DType::kUndefined || in.data != nullptr;
   });

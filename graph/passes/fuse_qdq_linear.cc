@@ -1,0 +1,88 @@
+// Statically quantised layers in Q/DQ form become one sprun.LinearInt8 that reads 8-bit codes:
+//   y = MatMul(DequantizeLinear(xq, sx, zx), DequantizeLinear(Wq, sw, zw))        and Gemm alike, with its constant C
+// sw is per tensor or per output channel; sx and zx are constants of one element. A QuantizeLinear that follows stays:
+// the bias and activation before it are taken in by fuse_linear_epilogue.
+#include "graph/ir/pattern.h"
+#include "graph/ops/op.h"
+#include "graph/passes/linear_layout.h"
+#include "graph/passes/pass.h"
+
+namespace sprun::graph {
+
+namespace {
+
+bool is_byte(DType dtype) { return dtype == DType::kU8 || dtype == DType::kS8; }
+
+struct Weight {
+  ValueId codes = kNoValue, scale = kNoValue, zero = kNoValue;
+  bool trans = false;
+};
+
+bool is_scalar_f32(const Tensor* tensor) {
+  return tensor && tensor->dtype() == DType::kF32 && tensor->num_elements() == 1;
+}
+
+// v as dequantised constant codes [K, N] (or [N, K] when trans) with a scale per tensor or per output.
+std::optional<Weight> quantized_weight(const Graph& graph, ValueId v, bool trans) {
+  const Node* node = producer_is(graph, v, "DequantizeLinear");
+  const Tensor* codes = node ? graph.constant(node->input(0)) : nullptr;
+  const Tensor* scale = node ? graph.constant(node->input(1)) : nullptr;
+  if (!codes || !scale || !is_byte(codes->dtype()) || codes->shape().rank() != 2) return std::nullopt;
+  if (scale->dtype() != DType::kF32 || node->attrs.get_int("block_size", 0) != 0) return std::nullopt;
+  const int64_t axis = node->attrs.get_int("axis", 1), out_axis = trans ? 0 : 1;
+  const bool per_output = scale->shape() == Shape{codes->shape()[static_cast<int>(out_axis)]} &&
+                          (axis == out_axis || axis == out_axis - 2);
+  if (scale->num_elements() != 1 && !per_output) return std::nullopt;
+  return Weight{node->inputs[0], node->inputs[1], node->input(2), trans};
+}
+
+// The DequantizeLinear of the activations, if its scale and zero point are constants of one element.
+const Node* quantized_input(const Graph& graph, ValueId v) {
+  const Node* node = producer_is(graph, v, "DequantizeLinear");
+  if (node == nullptr || graph.constant(node->input(0)) || !is_scalar_f32(graph.constant(node->input(1)))) return nullptr;
+  const Tensor* zero = graph.constant(node->input(2));
+  const bool fits = zero && zero->num_elements() == 1 && is_byte(zero->dtype());
+  return fits ? node : nullptr;
+}
+
+bool is_row(const Graph& graph, ValueId v, int64_t n) {
+  const Tensor* tensor = graph.constant(v);
+  return tensor && tensor->dtype() == DType::kF32 && tensor->shape() == Shape{n};
+}
+
+bool fuse_at(Graph& graph, NodeId n, PassContext& ctx) {
+  const Node& node = graph.node(n);
+  const bool gemm = node.is("Gemm");
+  const auto weight = quantized_weight(graph, node.input(1), gemm && node.attrs.get_int("transB", 0) != 0);
+  if (!weight) return false;
+  const Node* x = quantized_input(graph, node.input(0));
+  const int64_t width = graph.constant(weight->codes)->shape()[weight->trans ? 0 : 1];
+  const ValueId bias = gemm ? node.input(2) : kNoValue;
+  const bool plain_gemm = !gemm || (node.attrs.get_int("transA", 0) == 0 && node.attrs.get_float("alpha", 1) == 1 &&
+                                    node.attrs.get_float("beta", 1) == 1 && (bias == kNoValue || is_row(graph, bias, width)));
+  if (x == nullptr || !plain_gemm) {
+    ctx.note("fuse_qdq_linear: '" + node.name + "' has 8-bit weights, but its input is not quantised per tensor with " +
+             "constants, or it is a Gemm with alpha, beta, transA or a C that is not one row");
+    return false;
+  }
+  const std::vector<ValueId> inputs = {x->inputs[0], weight->codes, weight->scale, weight->zero,
+                                       bias,         kNoValue,      x->inputs[1],  x->inputs[2]};
+  const NodeId made = take_over(graph, node.outputs[0], "sprun", "LinearInt8", 1, inputs);
+  graph.node(made).attrs.set("x_quant", std::string("static"));
+  graph.node(made).attrs.set("trans_w", int64_t{weight->trans});
+  return true;
+}
+
+}  // namespace
+
+Result<int> pass_fuse_qdq_linear(Graph& graph, PassContext& ctx) {
+  SPRUN_ASSIGN(const std::vector<NodeId> order, graph.topological_order());
+  int fused = 0;
+  for (NodeId n : order) {
+    const Node& node = graph.node(n);
+    if (!node.dead && (node.is("MatMul") || node.is("Gemm")) && fuse_at(graph, n, ctx)) ++fused;
+  }
+  return fused;
+}
+
+}  // namespace sprun::graph
