@@ -66,14 +66,6 @@ Result<ExternalFile> ExternalFiles::open(const std::string& location) {
   return opened_.emplace(location, std::move(file)).first->second;
 }
 
-std::vector<std::shared_ptr<const FileMap>> ExternalFiles::files() const {
-  std::vector<std::shared_ptr<const FileMap>> maps;
-  for (const auto& [location, file] : opened_) {
-    if (file.map) maps.push_back(file.map);
-  }
-  return maps;
-}
-
 // Opens one path component after the other relative to the last, never following a link: nothing that changes on disk
 // meanwhile can lead outside.
 Result<ExternalFile> ExternalFiles::open_uncached(const std::string& location) const {

@@ -27,8 +27,6 @@ class ExternalFiles {
 
   // kBadModel if the location is not allowed. A file that does not exist or is not readable is no error.
   Result<ExternalFile> open(const std::string& location);
-  // Every file opened so far.
-  std::vector<std::shared_ptr<const FileMap>> files() const;
 
  private:
   Result<ExternalFile> open_uncached(const std::string& location) const;

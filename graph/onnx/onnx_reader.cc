@@ -64,18 +64,12 @@ Result<OnnxModel> read_onnx(const std::string& path, const ReadOptions& options)
   ExternalFiles external(folder_of(path), options.allow_linked_external_data);
   auto model = read_model(map->bytes(), map, &external);
   if (!model.ok()) return model.status().with_context("model '" + path + "'");
-  model->files = external.files();
-  model->files.push_back(map);
   return model;
 }
 
 Result<OnnxModel> read_onnx_bytes(std::string_view bytes) {
   ExternalFiles external("", false);
   return read_model(bytes, nullptr, &external);
-}
-
-void OnnxModel::release_file_pages() const {
-  for (const auto& map : files) map->drop_pages();
 }
 
 Status unsupported_status(const OnnxModel& model) {

@@ -28,7 +28,6 @@
 #include <vector>
 
 #include "graph/ir/graph.h"
-#include "runtime/base/file_map.h"
 #include "sprun/status.h"
 
 namespace sprun::graph {
@@ -65,11 +64,6 @@ struct OnnxModel {
   std::vector<std::string> unsupported_values;  // "input 'x' has type sequence"
   std::vector<MissingData> missing_data;
   std::vector<std::string> warnings;
-  // The mapped files that constants may point into.
-  std::vector<std::shared_ptr<const FileMap>> files;
-
-  // Weights that kernels have repacked are rarely read again: their file pages need not stay resident.
-  void release_file_pages() const;
 };
 
 // Reads and checks a model file and its external data. The graph is valid as a graph (single assignment, no cycle, no

@@ -48,7 +48,7 @@ Result<Tensor> tensor_from_raw(DType dtype, const Shape& shape, std::string_view
   if (map && !is_4bit(dtype) && dtype != DType::kBool && (aligned || std::cmp_greater_equal(raw.size(), kCopyBytes))) {
     const auto offset = static_cast<int64_t>(raw.data() - map->data());
     auto owner = pin_range(map, offset, static_cast<int64_t>(raw.size()));
-    return Tensor::adopt(std::move(owner), const_cast<char*>(raw.data()), dtype, shape);
+    return Tensor::adopt(std::move(owner), const_cast<char*>(raw.data()), dtype, shape, true);
   }
   SPRUN_ASSIGN(Tensor tensor, Tensor::allocate(dtype, shape));
   auto* out = tensor.mutable_view().as<uint8_t>();

@@ -4,7 +4,8 @@
 
 namespace sprun::kernels {
 
-#define SPRUN_GEMM_F32(isa, symbol, numeric) SPRUN_IF_BUILT_##isa(extern const GemmF32Kernel symbol;)
+#define SPRUN_GEMM_F32(isa, symbol, numeric) \
+  SPRUN_IF_BUILT_##isa(extern const GemmF32Kernel symbol;)
 #define SPRUN_GEMM_BF16(isa, symbol, numeric) \
   SPRUN_IF_BUILT_##isa(extern const GemmBf16Kernel symbol;)
 #define SPRUN_GEMM_U8S8(isa, symbol, numeric) \

@@ -3,7 +3,8 @@
 //   const GemmF32Kernel& kernel = *select(gemm_f32_kernels(), available_isas()).kernel;
 //   std::vector<float> packed(packed_size_f32(n, k, kernel.nr));             // once, at load
 //   kernel.pack({w, n, k, k, 1}, 0, num_panels(n, kernel.nr), packed.data());
-//   gemm_f32(kernel, {.m = m, .n = n, ... .w = packed.data(), ...}, workers, scratch, parallel_for);
+//   const GemmF32Args args{m, n, k, x, ldx, packed.data(), y, ldy, epilogue};
+//   gemm_f32(kernel, args, workers, scratch, parallel_for);
 //
 // parallel_for(n, grain, fn) must call fn(begin, end, worker) so that the ranges cover [0, n) once,
 // with 0 <= worker < workers and no two calls of one worker at the same time.

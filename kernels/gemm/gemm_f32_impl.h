@@ -129,8 +129,8 @@ struct F32Family {
 };
 
 template <class Arch>
-inline constexpr GemmF32Kernel kGemmF32 = {F32Family<Arch>::kNr, Loop<F32Family<Arch>>::kScratchBytes,
-                                           Loop<F32Family<Arch>>::run,
-                                           pack_f32<Arch, F32Family<Arch>::kNr>};
+inline constexpr GemmF32Kernel kGemmF32 = {
+    F32Family<Arch>::kNr, Loop<F32Family<Arch>>::kScratchBytes, Loop<F32Family<Arch>>::run,
+    pack_f32<Arch, F32Family<Arch>::kNr>};
 
 }  // namespace sprun::kernels::gemm

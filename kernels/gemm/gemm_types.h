@@ -3,7 +3,7 @@
 // All families compute a linear layer over pre-packed weights W[N, K] (N outputs, K inputs):
 //   Y[m, n] = act(alpha * sum_k X[m, k] * W[n, k] + bias[n]) + residual[m, n]
 // M rows of X (tokens), row-major, any alignment, ldx >= K; Y row-major, ldy >= N. Sizes and
-// strides are in elements. M, N, K >= 0; K = 0 gives the sum 0. Y must not overlap X or the weights.
+// strides are in elements. M, N, K >= 0; K = 0 gives the sum 0. Y overlaps neither X nor W.
 // `residual` may be Y itself (same ld): each element is read before it is written.
 // Errors: none; preconditions are the caller's. Threads: a kernel call runs on the calling thread.
 #pragma once

@@ -24,8 +24,9 @@ void quantize_rows_each(const QuantizeRowsKernel& kernel, const QuantizeRowsArgs
     const QuantParams params = dynamic_quant_params(lo, hi);
     args.scale[r] = params.scale;
     args.zero_point[r] = params.zero_point;
-    kernel.quantize(x, args.ldx, 1, args.k, params.scale, params.zero_point,
-                    args.y + r * args.ldy, args.ldy, args.sums == nullptr ? nullptr : args.sums + r);
+    int32_t* sum = args.sums == nullptr ? nullptr : args.sums + r;
+    kernel.quantize(x, args.ldx, 1, args.k, params.scale, params.zero_point, args.y + r * args.ldy,
+                    args.ldy, sum);
   }
 }
 

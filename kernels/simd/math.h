@@ -121,27 +121,12 @@ SPRUN_INLINE F32<A> quick_gelu(F32<A> x) {
   return x / (one + exp(x * F32<A>::broadcast(-1.702F)));
 }
 
-// x/2 * (1 + erf(x / sqrt 2)) = x * P(x), P the normal distribution function. With t = |x|,
-// P(-t) = 1/2 * p(t)^-16 and p is close to a polynomial: this keeps the tail of negative x, where
-// 1 + erf would cancel.
+// x/2 * (1 + erf(x / sqrt 2))
 template <class A>
 SPRUN_INLINE F32<A> gelu_erf(F32<A> x) {
   using V = F32<A>;
-  constexpr float kP[] = {1.0F,
-                          0.049867384135723114F,
-                          0.021141016855835915F,
-                          0.0032760791946202517F,
-                          4.343888213043101e-05F,
-                          4.130335946683772e-05F,
-                          1.0425763321109116e-05F,
-                          -1.574362613609992e-06F,
-                          1.8375180843577255e-07F};
-  V p = polynomial(V::abs(x), kP);
-  p = p * p;
-  p = p * p;
-  p = p * p;
-  const V tail = V::broadcast(0.5F) / (p * p);
-  return x * V::select(x < V::zero(), tail, V::broadcast(1.0F) - tail);
+  const V half = x * V::broadcast(0.5F);
+  return V::fma(half, erf(x * V::broadcast(0.70710678118654752F)), half);
 }
 
 // x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) = x * sigmoid(2u): one exp, one division.

@@ -102,7 +102,7 @@ struct F32<Avx512> {
   SPRUN_INLINE __m256i to_f16() const {
     return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
-  // Integer rounding instead of vcvtneps2bf16: that one flushes denormals, and every ISA must agree.
+  // Integer rounding, not vcvtneps2bf16: that one flushes denormals, and every ISA must agree.
   SPRUN_INLINE __m256i to_bf16() const {
     const __m512i u = _mm512_castps_si512(v);
     const __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));

@@ -20,21 +20,16 @@ std::string errno_text(int error) { return std::system_category().message(error)
 class Pin {
  public:
   Pin(std::shared_ptr<const FileMap> map, int64_t offset, int64_t size)
-      : map_(std::move(map)), begin_(map_->data() + offset), end_(begin_ + size) {}
+      : map_(std::move(map)), begin_(map_->data() + offset), size_(size) {}
   Pin(const Pin&) = delete;
   Pin& operator=(const Pin&) = delete;
 
-  ~Pin() {
-    const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-    const uintptr_t first = (reinterpret_cast<uintptr_t>(begin_) + page - 1) / page * page;
-    const uintptr_t last = reinterpret_cast<uintptr_t>(end_) / page * page;
-    if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
-  }
+  ~Pin() { drop_file_pages(begin_, size_); }
 
  private:
   std::shared_ptr<const FileMap> map_;
   const char* begin_;
-  const char* end_;
+  int64_t size_;
 };
 }  // namespace
 
@@ -65,8 +60,12 @@ FileMap::~FileMap() {
   if (size_ > 0) munmap(const_cast<char*>(data_), static_cast<size_t>(size_));
 }
 
-void FileMap::drop_pages() const {
-  if (size_ > 0) madvise(const_cast<char*>(data_), static_cast<size_t>(size_), MADV_DONTNEED);
+void drop_file_pages(const void* data, int64_t size) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t first = (begin + page - 1) / page * page;
+  const uintptr_t last = (begin + static_cast<uintptr_t>(size)) / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
 std::shared_ptr<const void> pin_range(std::shared_ptr<const FileMap> map, int64_t offset, int64_t size) {

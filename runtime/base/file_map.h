@@ -30,8 +30,6 @@ class FileMap {
   const char* data() const { return data_; }
   int64_t size() const { return size_; }
   std::string_view bytes() const { return {data_, static_cast<size_t>(size_)}; }
-  // Pages stop counting as resident memory of the process; they are read again from the file when needed.
-  void drop_pages() const;
 
  private:
   FileMap(const char* data, int64_t size) : data_(data), size_(size) {}
@@ -39,6 +37,10 @@ class FileMap {
   const char* data_;
   int64_t size_;
 };
+
+// The whole pages of [data, data + size), which lies in a read-only file mapping, stop counting as resident memory of
+// the process; they are read again from the file when somebody still needs them.
+void drop_file_pages(const void* data, int64_t size);
 
 // Keeps `map` alive. When the last copy is released, the whole pages inside [offset, offset + size) stop counting as
 // resident memory of the process; they are read again from the file when somebody still needs them.

@@ -88,11 +88,12 @@ Result<Tensor> Tensor::zeros(DType dtype, const Shape& shape) {
   return tensor;
 }
 
-Tensor Tensor::adopt(std::shared_ptr<const void> owner, void* data, DType dtype, const Shape& shape) {
+Tensor Tensor::adopt(std::shared_ptr<const void> owner, void* data, DType dtype, const Shape& shape, bool file_backed) {
   Tensor tensor;
   tensor.owner_ = std::move(owner);
   tensor.view_ = {data, dtype, shape};
   tensor.id_ = next_tensor_id();
+  tensor.file_backed_ = file_backed;
   return tensor;
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "graph/ops/evaluate.h"
+#include "runtime/base/file_map.h"
 #include "runtime/base/packed_cache.h"
 #include "runtime/base/thread_pool.h"
 #include "runtime/plan/memory_planner.h"
@@ -118,7 +119,14 @@ class Planner {
     step.flops = ctx.flops;
     step.rejected = std::move(ctx.rejected);
     plan_->scratch_bytes_ = std::max(plan_->scratch_bytes_, ctx.scratch_bytes);
-    return align_constants(node, ctx.unread_inputs);
+    SPRUN_TRY(align_constants(node, ctx.unread_inputs));
+    for (int i : ctx.unread_inputs) release_pages(graph_.value(node.inputs[static_cast<size_t>(i)]).constant);
+    return {};
+  }
+
+  // A weight that was packed is rarely read again: its pages need not stay resident beside the packed copy.
+  static void release_pages(const Tensor& constant) {
+    if (constant.is_file_backed()) drop_file_pages(constant.data(), constant.size_bytes());
   }
 
   // Ops read constants as typed arrays: those that lie unaligned in a mapped file get an aligned copy, made once per
@@ -133,6 +141,7 @@ class Planner {
         SPRUN_ASSIGN(PackedBlob copy, allocate_blob(constant.size_bytes()));
         std::copy_n(static_cast<const char*>(constant.data()), constant.size_bytes(),
                     static_cast<char*>(copy.data.get()));
+        release_pages(constant);
         return copy;
       }));
       void* data = blob.data.get();

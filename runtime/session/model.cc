@@ -124,7 +124,6 @@ Result<std::shared_ptr<const Plan>> Model::Impl::plan_for(std::span<const ConstT
   const PlanOptions plan_options{
       .num_threads = pool.num_threads(), .precision = options.precision, .disabled_passes = options.disabled_passes};
   SPRUN_ASSIGN(auto plan, Plan::build(*onnx.graph, input_views, plan_options, pool, packed));
-  onnx.release_file_pages();
   plans.emplace_front(key, plan);
   while (plans.size() > static_cast<size_t>(std::max(1, options.max_plans))) plans.pop_back();
   return plan;

@@ -77,7 +77,8 @@ struct F32Problem {
   std::vector<float> x, w, bias, residual;
   Epilogue epilogue;
 
-  F32Problem(Size s, Epilogue e, unsigned salt) : size(s), ldx(s.k + 3), ldy(s.n + 5), ldr(s.n + 2) {
+  F32Problem(Size s, Epilogue e, unsigned salt)
+      : size(s), ldx(s.k + 3), ldy(s.n + 5), ldr(s.n + 2) {
     std::mt19937 rng(seed() + salt);
     x = random_floats(static_cast<size_t>(s.m * ldx + 1), rng);
     w = random_floats(static_cast<size_t>(s.n * s.k), rng);
@@ -543,7 +544,8 @@ TEST(Registry, SelectTakesTheBestAndExplainsTheRest) {
 
 TEST(TileGrid, UnitsCoverTheProductOnce) {
   for (int workers : {1, 2, 7, 16}) {
-    for (const Size& s : {Size{1, 5, 64}, Size{128, 256, 256}, Size{384, 3072, 768}, Size{500, 8, 9}}) {
+    for (const Size& s :
+         {Size{1, 5, 64}, Size{128, 256, 256}, Size{384, 3072, 768}, Size{500, 8, 9}}) {
       const TileGrid g = make_grid(s.m, s.n, s.k, 32, 4, workers);
       std::vector<int> seen(static_cast<size_t>(s.m * g.panels));
       for (int64_t begin = 0; begin < g.units(); begin += g.grain) {

@@ -145,7 +145,7 @@ Json run_json(const RunArgs& args, const Loaded& loaded, const Session& session,
                {"iterations", timing.latency_ms.size()},
                {"peak_rss_bytes", peak_rss_bytes()},
                {"arena_bytes", session.arena_bytes()},
-               {"weight_bytes", loaded.model->constant_bytes() + loaded.model->packed_bytes()},
+               {"weight_bytes", loaded.model->constant_bytes()},
                {"outputs", Json::array()}};
   for (const NamedTensor& output : outputs) {
     const auto dims = output.tensor.shape().dims();
@@ -197,7 +197,7 @@ Status serve_loop(const Loaded& loaded, Session& session, const RunArgs& args) {
     } else if (word == "memory") {
       answer = {{"peak_rss_bytes", peak_rss_bytes()},
                 {"arena_bytes", session.arena_bytes()},
-                {"weight_bytes", loaded.model->constant_bytes() + loaded.model->packed_bytes()}};
+                {"weight_bytes", loaded.model->constant_bytes()}};
     } else {
       return {Code::kUsage, "--loop: unknown command " + word};
     }

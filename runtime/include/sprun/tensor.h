@@ -52,7 +52,9 @@ class Tensor {
   // Zero-filled memory.
   static Result<Tensor> zeros(DType dtype, const Shape& shape);
   // Shares `owner`; data points into what it keeps alive.
-  static Tensor adopt(std::shared_ptr<const void> owner, void* data, DType dtype, const Shape& shape);
+  // file_backed: data lies in a read-only file mapping.
+  static Tensor adopt(std::shared_ptr<const void> owner, void* data, DType dtype, const Shape& shape,
+                      bool file_backed = false);
   // A deep copy of `view`.
   static Result<Tensor> copy_of(const ConstTensorView& view);
 
@@ -73,6 +75,7 @@ class Tensor {
   Tensor reshaped(const Shape& shape) const;
   // Identifies the memory for the life of the process; copies and reshaped tensors share it. 0 when empty.
   uint64_t id() const { return id_; }
+  bool is_file_backed() const { return file_backed_; }
   // False if the data is not aligned to its element size: a constant that lies inside a mapped file. Such data must
   // be read with memcpy.
   bool is_aligned() const {
@@ -84,6 +87,7 @@ class Tensor {
   std::shared_ptr<const void> owner_;
   TensorView view_;
   uint64_t id_ = 0;
+  bool file_backed_ = false;
 };
 
 // A tensor and the name it has in the model.
