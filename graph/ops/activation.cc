@@ -25,7 +25,7 @@ T softplus(T x) {
 }
 
 // A functor of one element with parameters p.a and p.b. Comparisons are written so that NaN stays
-// NaN.
+// NaN, but for ThresholdedRelu and Shrink, whose definition makes it 0.
 #define SPRUN_ACTIVATION(Name, ...)                        \
   struct Name {                                            \
     MapParams p;                                           \
@@ -47,7 +47,7 @@ SPRUN_ACTIVATION(HardSwishFn, x * std::max(std::min(x / 6 + T{0.5}, T{1}), T{0})
 SPRUN_ACTIVATION(MishFn, x * std::tanh(softplus(x)))
 SPRUN_ACTIVATION(SoftplusFn, softplus(x))
 SPRUN_ACTIVATION(SoftsignFn, x / (1 + std::abs(x)))
-SPRUN_ACTIVATION(ThresholdedReluFn, x <= a ? T{0} : x)
+SPRUN_ACTIVATION(ThresholdedReluFn, x > a ? x : T{0})
 SPRUN_ACTIVATION(ShrinkFn, x < -a ? x + b : x > a ? x - b : T{0})
 SPRUN_ACTIVATION(SwishFn, x * sigmoid(a * x))
 SPRUN_ACTIVATION(GeluErfFn, x / 2 * std::erfc(-x * static_cast<T>(kSqrtHalf)))
