@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "graph/ops/conv_int8.h"
 #include "graph/ops/conv_problem.h"
 
 namespace sprun::graph {
@@ -49,19 +50,32 @@ Result<ConvProblem> check_problem(const InferContext& ctx, int x, int w) {
   return p;
 }
 
+// What both ops need to make the sums.
+struct IntegerConv {
+  ConvProblem problem;
+  Int8ConvInputs inputs;
+  int32_t x_zero;
+  PerChannel w_zero;
+};
+
 // Calls finish(y_index, m, sum) with the exact integer sums.
 template <class Finish>
-Status integer_conv(RunContext& ctx, const ConvProblem& p, int x_at, int w_at, int32_t x_zero,
-                    const PerChannel& w_zero, const Finish& finish) {
-  return dispatch_int(ctx, ctx.input(x_at).dtype, [&](auto x_tag) {
-    return dispatch_int(ctx, ctx.input(w_at).dtype, [&](auto w_tag) {
-      const auto* x = ctx.input(x_at).as<typename decltype(x_tag)::type>();
-      const auto* w = ctx.input(w_at).as<typename decltype(w_tag)::type>();
+Status integer_conv(RunContext& ctx, const IntegerConv& conv, const Finish& finish) {
+  const ConstTensorView& x_view = ctx.input(conv.inputs.x);
+  if (const auto* state = static_cast<const Int8Conv*>(ctx.state()); state != nullptr) {
+    state->run(ctx, x_view, conv.x_zero, finish);
+    return {};
+  }
+  return dispatch_int(ctx, x_view.dtype, [&](auto x_tag) {
+    return dispatch_int(ctx, ctx.input(conv.inputs.w).dtype, [&](auto w_tag) {
+      const auto* x = x_view.as<typename decltype(x_tag)::type>();
+      const auto* w = ctx.input(conv.inputs.w).as<typename decltype(w_tag)::type>();
       if constexpr (sizeof(*x) == 1 && sizeof(*w) == 1) {
         plain_conv<int64_t>(
-            p, ctx.pool(),
-            [=, &w_zero](int64_t xi, int64_t wi, int64_t m) {
-              return int64_t{(int32_t{x[xi]} - x_zero) * (int32_t{w[wi]} - w_zero.zero_point(m))};
+            conv.problem, ctx.pool(),
+            [=, &conv](int64_t xi, int64_t wi, int64_t m) {
+              return int64_t{(int32_t{x[xi]} - conv.x_zero) *
+                             (int32_t{w[wi]} - conv.w_zero.zero_point(m))};
             },
             finish);
       }
@@ -80,13 +94,23 @@ Status infer_conv_integer(InferContext& ctx) {
   return {};
 }
 
+constexpr Int8ConvInputs kConvInteger = {.x = 0, .w = 1, .w_zero = 3};
+
+Status prepare_conv_integer(PrepareContext& ctx) {
+  SPRUN_ASSIGN(const ConvProblem p,
+               make_conv_problem(ctx.attrs(), ctx.input(0).shape, ctx.input(1).shape));
+  return Int8Conv::prepare(ctx, p, kConvInteger);
+}
+
 Status run_conv_integer(RunContext& ctx) {
   SPRUN_ASSIGN(const ConvProblem p,
                make_conv_problem(ctx.attrs(), ctx.input(0).shape, ctx.input(1).shape));
-  const int32_t x_zero = ctx.has_input(2) ? value_8bit(ctx.input(2), 0) : 0;
-  const PerChannel w_zero{ctx.has_input(3) ? ctx.input(3) : ConstTensorView{}};
+  const IntegerConv conv{p,
+                         kConvInteger,
+                         ctx.has_input(2) ? value_8bit(ctx.input(2), 0) : 0,
+                         {ctx.has_input(3) ? ctx.input(3) : ConstTensorView{}}};
   int32_t* y = ctx.output(0).as<int32_t>();
-  return integer_conv(ctx, p, 0, 1, x_zero, w_zero,
+  return integer_conv(ctx, conv,
                       [y](int64_t i, int64_t, int64_t sum) { y[i] = static_cast<int32_t>(sum); });
 }
 
@@ -122,26 +146,33 @@ T quantize(float v, int32_t zero) {
   return q < kMax ? static_cast<T>(q) : std::numeric_limits<T>::max();
 }
 
+constexpr Int8ConvInputs kQLinearConv = {.x = kX, .w = kW, .w_zero = kWZero};
+
+Status prepare_qlinear_conv(PrepareContext& ctx) {
+  SPRUN_ASSIGN(const ConvProblem p,
+               make_conv_problem(ctx.attrs(), ctx.input(kX).shape, ctx.input(kW).shape));
+  return Int8Conv::prepare(ctx, p, kQLinearConv);
+}
+
 Status run_qlinear_conv(RunContext& ctx) {
   SPRUN_ASSIGN(const ConvProblem p,
                make_conv_problem(ctx.attrs(), ctx.input(kX).shape, ctx.input(kW).shape));
-  const PerChannel w_zero{ctx.input(kWZero)}, w_scale{ctx.input(kWScale)};
+  const IntegerConv conv{p, kQLinearConv, value_8bit(ctx.input(kXZero), 0), {ctx.input(kWZero)}};
+  const PerChannel w_scale{ctx.input(kWScale)};
   const float x_scale = *ctx.input(kXScale).as<float>();
   const float y_scale = *ctx.input(kYScale).as<float>();
   const int32_t y_zero = value_8bit(ctx.input(kYZero), 0);
   const int32_t* bias = ctx.has_input(kBias) ? ctx.input(kBias).as<int32_t>() : nullptr;
   const TensorView& y = ctx.output(0);
-  return integer_conv(ctx, p, kX, kW, value_8bit(ctx.input(kXZero), 0), w_zero,
-                      [&, bias](int64_t i, int64_t m, int64_t sum) {
-                        if (bias != nullptr) sum += bias[m];
-                        const float v =
-                            static_cast<float>(sum) * (x_scale * w_scale.scale(m) / y_scale);
-                        if (y.dtype == DType::kS8) {
-                          y.as<int8_t>()[i] = quantize<int8_t>(v, y_zero);
-                        } else {
-                          y.as<uint8_t>()[i] = quantize<uint8_t>(v, y_zero);
-                        }
-                      });
+  return integer_conv(ctx, conv, [&, bias](int64_t i, int64_t m, int64_t sum) {
+    if (bias != nullptr) sum += bias[m];
+    const float v = static_cast<float>(sum) * (x_scale * w_scale.scale(m) / y_scale);
+    if (y.dtype == DType::kS8) {
+      y.as<int8_t>()[i] = quantize<int8_t>(v, y_zero);
+    } else {
+      y.as<uint8_t>()[i] = quantize<uint8_t>(v, y_zero);
+    }
+  });
 }
 
 constexpr OpDef kOps[] = {
@@ -149,12 +180,14 @@ constexpr OpDef kOps[] = {
      .since = 10,
      .inputs = {2, 4},
      .infer = infer_conv_integer,
-     .run = run_conv_integer},
+     .run = run_conv_integer,
+     .prepare = prepare_conv_integer},
     {.name = "QLinearConv",
      .since = 10,
      .inputs = {8, 9},
      .infer = infer_qlinear_conv,
-     .run = run_qlinear_conv},
+     .run = run_qlinear_conv,
+     .prepare = prepare_qlinear_conv},
 };
 
 }  // namespace

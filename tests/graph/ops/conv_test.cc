@@ -189,5 +189,46 @@ TEST(ConvInteger, SubtractsZeroPointsPerChannel) {
   for (int i = 0; i < 4; ++i) EXPECT_EQ(y.as<int32_t>()[i], want[i]);
 }
 
+// Constant weights run on the packed kernels, others on the plain loop.
+template <class X, class W>
+void expect_same_integer_conv(bool per_channel) {
+  for (const Shape& x : {Shape{2, 5, 9, 11}, Shape{1, 5, 1, 1}, Shape{1, 5, 40, 3}}) {
+    NodeCall call = {
+        .op = "ConvInteger",
+        .inputs = {random_tensor<X>(x, 1), random_tensor<W>({19, 5, 3, 3}, 2),
+                   random_tensor<X>({}, 3), random_tensor<W>(per_channel ? Shape{19} : Shape{}, 4)},
+        .attrs = {{"pads", Ints{1, 1, 2, 1}}, {"strides", Ints{2, 1}}}};
+    const Tensor plain = output_of(call);
+    call.constants = true;
+    for (int threads : {1, 2}) {
+      call.threads = threads;
+      EXPECT_EQ(max_difference(output_of(call), plain), 0.0) << x.to_string();
+    }
+  }
+}
+
+TEST(ConvInteger, PackedKernelsAreExact) {
+  for (bool per_channel : {false, true}) {
+    expect_same_integer_conv<uint8_t, int8_t>(per_channel);
+    expect_same_integer_conv<uint8_t, uint8_t>(per_channel);
+    expect_same_integer_conv<int8_t, int8_t>(per_channel);
+    expect_same_integer_conv<int8_t, uint8_t>(per_channel);
+  }
+}
+
+TEST(QLinearConv, PackedKernelsGiveTheSameCodes) {
+  NodeCall call = {
+      .op = "QLinearConv",
+      .inputs = {random_tensor<uint8_t>({1, 6, 12, 10}, 1), tensor_of<float>({}, {0.02F}),
+                 tensor_of<uint8_t>({}, {120}), random_tensor<int8_t>({8, 6, 3, 3}, 2),
+                 tensor_of<float>({8}, {0.01F, 0.02F, 0.03F, 0.01F, 0.02F, 0.005F, 0.01F, 0.04F}),
+                 tensor_of<int8_t>({8}, {0, 0, 0, 0, 0, 0, 0, 0}), tensor_of<float>({}, {0.3F}),
+                 tensor_of<uint8_t>({}, {128}), random_tensor<int32_t>({8}, 5)}};
+  for (int i = 0; i < 8; ++i) call.inputs[8].mutable_view().as<int32_t>()[i] %= 1000;
+  const Tensor plain = output_of(call);
+  call.constants = true;
+  EXPECT_EQ(max_difference(output_of(call), plain), 0.0);
+}
+
 }  // namespace
 }  // namespace sprun::graph
