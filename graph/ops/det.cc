@@ -11,8 +11,8 @@ namespace {
 
 Status infer_det(InferContext& ctx) {
   const Shape& x = ctx.shape(0);
-  SPRUN_TRY(ctx.check(x.rank() >= 2 && x[x.rank() - 1] == x[x.rank() - 2],
-                      "expected square matrices, got " + x.to_string()));
+  SPRUN_TRY(
+      ctx.check(x.rank() >= 2 && x[x.rank() - 1] == x[x.rank() - 2], "expected square matrices, got " + x.to_string()));
   Shape out = x;
   out.erase(out.rank() - 1);
   out.erase(out.rank() - 1);

@@ -26,7 +26,7 @@ struct Equation {
 };
 
 struct ParsedTerm {
-  Term labels;       // an ellipsis is one kEllipsisLabel
+  Term labels;  // an ellipsis is one kEllipsisLabel
   bool ellipsis = false;
 };
 
@@ -94,7 +94,8 @@ Result<Equation> parse_equation(std::string_view text, std::span<const Shape> sh
     left.remove_prefix(comma + 1);
   }
   if (terms.size() != shapes.size()) {
-    return equation_error(text, std::to_string(terms.size()) + " terms for " + std::to_string(shapes.size()) + " inputs");
+    return equation_error(text,
+                          std::to_string(terms.size()) + " terms for " + std::to_string(shapes.size()) + " inputs");
   }
   int max_rank = 0;
   for (size_t i = 0; i < terms.size(); ++i) {
@@ -144,7 +145,8 @@ Result<Label> make_label(int label, const Equation& equation, std::span<const Sh
       if (equation.inputs[i][axis] != label) continue;
       const int64_t dim = shapes[i][static_cast<int>(axis)];
       if (found && dim != result.size && dim != 1 && result.size != 1) {
-        return Status(Code::kBadModel, "a letter has sizes " + std::to_string(result.size) + " and " + std::to_string(dim));
+        return Status(Code::kBadModel,
+                      "a letter has sizes " + std::to_string(result.size) + " and " + std::to_string(dim));
       }
       if (!found || dim != 1) result.size = dim;
       found = true;
@@ -160,7 +162,8 @@ Result<Problem> make_problem(std::string_view text, std::span<const Shape> shape
   SPRUN_ASSIGN(const Equation equation, parse_equation(text, shapes));
   Problem problem;
   const auto find = [&problem](int label) {
-    return std::any_of(problem.labels.begin(), problem.labels.end(), [label](const Label& l) { return l.label == label; });
+    return std::any_of(problem.labels.begin(), problem.labels.end(),
+                       [label](const Label& l) { return l.label == label; });
   };
   std::vector<int64_t> dims;
   for (int label : equation.output) {
@@ -365,7 +368,11 @@ Status run_einsum(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.name = "Einsum", .since = 12, .inputs = {1, kVariadic}, .infer = infer_einsum, .run = run_einsum,
+    {.name = "Einsum",
+     .since = 12,
+     .inputs = {1, kVariadic},
+     .infer = infer_einsum,
+     .run = run_einsum,
      .prepare = prepare_einsum},
 };
 

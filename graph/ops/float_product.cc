@@ -94,7 +94,8 @@ void FloatProduct::choose_mode(PrepareContext& ctx) {
   packed_bytes_ = packed_.data ? 0 : align_scratch(kernels::packed_size_f32(g_.n, g_.k, kernel.nr) * 4);
   copy_bytes_ = copy_a_ ? align_scratch(g_.m * g_.k * 4) : 0;
   const int64_t entries = g_.num_batches();
-  per_worker_ = entries > 1 && (workers_ == 1 || (entries >= 2 * workers_ && packed_bytes_ + copy_bytes_ <= kMaxOwnPack));
+  per_worker_ =
+      entries > 1 && (workers_ == 1 || (entries >= 2 * workers_ && packed_bytes_ + copy_bytes_ <= kMaxOwnPack));
   grid_ = kernels::make_grid(g_.m, g_.n, g_.k, kernel.nr, 4, per_worker_ ? 1 : workers_);
   const double entry_ns = 2.0 * static_cast<double>(g_.m * g_.n) * static_cast<double>(g_.k) / kFlopsPerNs +
                           static_cast<double>(packed_bytes_ + copy_bytes_) / kBytesPerNs;
@@ -103,9 +104,17 @@ void FloatProduct::choose_mode(PrepareContext& ctx) {
                                   : own_bytes_ * workers_ + packed_bytes_ + copy_bytes_;
 }
 
-kernels::GemmF32Args FloatProduct::args_for(const Operands& operands, const BatchOffsets& at, const float* packed) const {
-  return {.m = g_.m, .n = g_.n, .k = g_.k, .x = operands.a + at.a, .ldx = g_.a_row, .w = packed,
-          .y = operands.c + at.c, .ldy = g_.c_row, .epilogue = operands.epilogue};
+kernels::GemmF32Args FloatProduct::args_for(const Operands& operands, const BatchOffsets& at,
+                                            const float* packed) const {
+  return {.m = g_.m,
+          .n = g_.n,
+          .k = g_.k,
+          .x = operands.a + at.a,
+          .ldx = g_.a_row,
+          .w = packed,
+          .y = operands.c + at.c,
+          .ldy = g_.c_row,
+          .epilogue = operands.epilogue};
 }
 
 void FloatProduct::run(ThreadPool& pool, const float* a, const float* b, float* c, const kernels::Epilogue& epilogue,

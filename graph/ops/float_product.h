@@ -17,7 +17,8 @@ class FloatProduct : public OpState {
  public:
   // a and b are the input numbers of the operands. Sets kernel, regime, flops, scratch_bytes, rejected and
   // unread_inputs of ctx when it takes the problem.
-  static Result<std::unique_ptr<const FloatProduct>> prepare(PrepareContext& ctx, const BatchedGemm& gemm, int a, int b);
+  static Result<std::unique_ptr<const FloatProduct>> prepare(PrepareContext& ctx, const BatchedGemm& gemm, int a,
+                                                             int b);
 
   // Operands in the order of the inputs a and b of prepare(); scratch as asked for there. bias is [N] and residual
   // [M, N] of C; both need a product that is not transposed by prepare(), as those of plan_matmul() are.
@@ -39,14 +40,14 @@ class FloatProduct : public OpState {
   kernels::WeightSource<float> source(const float* b) const { return {b, g_.n, g_.k, g_.b_col, g_.b_row}; }
 
   BatchedGemm g_;
-  bool swapped_ = false;      // computes the transposed product: operands change places
-  bool copy_a_ = false;       // rows of A are not contiguous: copied to scratch first
-  bool per_worker_ = false;   // batch entries in parallel, each packed and multiplied by one worker
-  int64_t grain_ = 1;         // entries a task takes, when per_worker_
+  bool swapped_ = false;     // computes the transposed product: operands change places
+  bool copy_a_ = false;      // rows of A are not contiguous: copied to scratch first
+  bool per_worker_ = false;  // batch entries in parallel, each packed and multiplied by one worker
+  int64_t grain_ = 1;        // entries a task takes, when per_worker_
   int workers_ = 1;
   const kernels::KernelInfo<kernels::GemmF32Kernel>* kernel_ = nullptr;
-  PackedBlob packed_;         // constant B
-  kernels::TileGrid grid_{};  // of one entry
+  PackedBlob packed_;                                          // constant B
+  kernels::TileGrid grid_{};                                   // of one entry
   int64_t own_bytes_ = 0, packed_bytes_ = 0, copy_bytes_ = 0;  // scratch parts: kernel, B, A
 };
 

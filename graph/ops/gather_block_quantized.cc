@@ -13,7 +13,7 @@ namespace sprun::graph {
 namespace {
 
 struct Geometry {
-  Shape data;       // with packed elements counted one by one
+  Shape data;  // with packed elements counted one by one
   Shape scales;
   int gather_axis = 0, quantize_axis = 0;
   int64_t bits = 4, block_size = 128;
@@ -65,7 +65,8 @@ Result<Geometry> geometry_of(const Ctx& ctx) {
 
 Status infer_gather(InferContext& ctx) {
   const DType data = ctx.dtype(0);
-  SPRUN_TRY(ctx.check(data == DType::kU8 || data == DType::kU4 || data == DType::kS4, "data must be uint8, uint4 or int4"));
+  SPRUN_TRY(
+      ctx.check(data == DType::kU8 || data == DType::kU4 || data == DType::kS4, "data must be uint8, uint4 or int4"));
   SPRUN_TRY(ctx.check(ctx.dtype(1) == DType::kS32 || ctx.dtype(1) == DType::kS64, "indices must be int32 or int64"));
   SPRUN_TRY(ctx.check(is_float(ctx.dtype(2)) && ctx.dtype(2) != DType::kF64, "scales must be 16- or 32-bit floats"));
   auto g = geometry_of(ctx);
@@ -74,8 +75,8 @@ Status infer_gather(InferContext& ctx) {
     SPRUN_TRY(ctx.check(ctx.dtype(3) == data, "zero_points and data differ in type"));
     Shape expected = g->scales;
     if (g->packed) expected[expected.rank() - 1] = (expected.back() * g->bits + 7) / 8;
-    SPRUN_TRY(ctx.check(ctx.shape(3) == expected, "zero_points of shape " + ctx.shape(3).to_string() + ", expected " +
-                                                      expected.to_string()));
+    SPRUN_TRY(ctx.check(ctx.shape(3) == expected,
+                        "zero_points of shape " + ctx.shape(3).to_string() + ", expected " + expected.to_string()));
   }
   ctx.set_output(0, ctx.dtype(2), g->out);
   return {};
@@ -98,30 +99,32 @@ void gather_all(const RunContext& ctx, const Geometry& g, Y* y) {
   const ScaleReader scales(ctx.input(2));
   const int32_t default_zero = ctx.input(0).dtype == DType::kU8 ? 1 << (g.bits - 1) : 0;
   const auto strides = row_major_strides(g.scales);
-  ctx.pool().parallel_for(outer * count, std::max<int64_t>(1, 4096 / std::max<int64_t>(inner, 1)),
-                          [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) {
-      int64_t index = wide ? ctx.input(1).as<int64_t>()[r % count] : ctx.input(1).as<int32_t>()[r % count];
-      index += index < 0 ? size : 0;
-      for (int64_t i = 0; i < inner; ++i) {
-        if (index < 0 || index >= size) {  // an index outside the table gives zeros
-          y[r * inner + i] = store<Y>(0.0f);
-          continue;
+  ctx.pool().parallel_for(
+      outer * count, std::max<int64_t>(1, 4096 / std::max<int64_t>(inner, 1)), [&](int64_t begin, int64_t end, int) {
+        for (int64_t r = begin; r < end; ++r) {
+          int64_t index = wide ? ctx.input(1).as<int64_t>()[r % count] : ctx.input(1).as<int32_t>()[r % count];
+          index += index < 0 ? size : 0;
+          for (int64_t i = 0; i < inner; ++i) {
+            if (index < 0 || index >= size) {  // an index outside the table gives zeros
+              y[r * inner + i] = store<Y>(0.0f);
+              continue;
+            }
+            const int64_t at = (r / count * size + index) * inner + i;
+            int64_t rest = at, parameter = 0;
+            for (int axis = last; axis >= 0; --axis) {
+              const int64_t coordinate = rest % d[axis];
+              rest /= d[axis];
+              parameter += (axis == g.quantize_axis ? coordinate / g.block_size : coordinate) *
+                           strides[static_cast<size_t>(axis)];
+            }
+            const int32_t q = element(ctx.input(0), g, at / d[last], at % d[last], d[last]);
+            const int64_t width = g.scales[last];
+            const int32_t zero =
+                has_zero ? element(ctx.input(3), g, parameter / width, parameter % width, width) : default_zero;
+            y[r * inner + i] = store<Y>(static_cast<float>(q - zero) * scales[parameter]);
+          }
         }
-        const int64_t at = (r / count * size + index) * inner + i;
-        int64_t rest = at, parameter = 0;
-        for (int axis = last; axis >= 0; --axis) {
-          const int64_t coordinate = rest % d[axis];
-          rest /= d[axis];
-          parameter += (axis == g.quantize_axis ? coordinate / g.block_size : coordinate) * strides[static_cast<size_t>(axis)];
-        }
-        const int32_t q = element(ctx.input(0), g, at / d[last], at % d[last], d[last]);
-        const int64_t width = g.scales[last];
-        const int32_t zero = has_zero ? element(ctx.input(3), g, parameter / width, parameter % width, width) : default_zero;
-        y[r * inner + i] = store<Y>(static_cast<float>(q - zero) * scales[parameter]);
-      }
-    }
-  });
+      });
 }
 
 Status run_gather(RunContext& ctx) {
@@ -135,7 +138,11 @@ Status run_gather(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.domain = "com.microsoft", .name = "GatherBlockQuantized", .inputs = {3, 4}, .infer = infer_gather, .run = run_gather},
+    {.domain = "com.microsoft",
+     .name = "GatherBlockQuantized",
+     .inputs = {3, 4},
+     .infer = infer_gather,
+     .run = run_gather},
 };
 
 }  // namespace

@@ -32,8 +32,8 @@ float activate(std::string_view name, float x, float alpha, float beta) {
 }
 
 bool known_activation(std::string_view name) {
-  for (std::string_view known : {"", "Relu", "LeakyRelu", "Tanh", "Sigmoid", "HardSigmoid", "Softplus", "Softsign",
-                                 "ThresholdedRelu", "Elu"}) {
+  for (std::string_view known :
+       {"", "Relu", "LeakyRelu", "Tanh", "Sigmoid", "HardSigmoid", "Softplus", "Softsign", "ThresholdedRelu", "Elu"}) {
     if (name == known) return true;
   }
   return false;
@@ -41,15 +41,16 @@ bool known_activation(std::string_view name) {
 
 Status infer_gemm(InferContext& ctx) {
   SPRUN_TRY(ctx.check(ctx.dtype(0) == ctx.dtype(1), "A and B differ in type"));
-  SPRUN_TRY(ctx.check(ctx.shape(0).rank() == 2 && ctx.shape(1).rank() == 2, "A and B must be matrices, got " +
-                          ctx.shape(0).to_string() + " and " + ctx.shape(1).to_string()));
+  SPRUN_TRY(
+      ctx.check(ctx.shape(0).rank() == 2 && ctx.shape(1).rank() == 2,
+                "A and B must be matrices, got " + ctx.shape(0).to_string() + " and " + ctx.shape(1).to_string()));
   auto plan = plan_matmul(ctx.shape(0), ctx.shape(1), flags_of(ctx.attrs()));
   if (!plan.ok()) return ctx.error(plan.status().message());
   if (ctx.has_input(2)) {
     SPRUN_TRY(ctx.check(ctx.dtype(2) == ctx.dtype(0), "A and C differ in type"));
     const auto joined = broadcast_shapes(ctx.shape(2), plan->out);
-    SPRUN_TRY(ctx.check(joined.ok() && *joined == plan->out, "C of shape " + ctx.shape(2).to_string() +
-                                                                 " does not broadcast to " + plan->out.to_string()));
+    SPRUN_TRY(ctx.check(joined.ok() && *joined == plan->out,
+                        "C of shape " + ctx.shape(2).to_string() + " does not broadcast to " + plan->out.to_string()));
   }
   SPRUN_TRY(ctx.check(known_activation(ctx.attrs().get_string("activation", "")), "unknown activation"));
   ctx.set_output(0, ctx.dtype(0), plan->out);
@@ -77,7 +78,8 @@ void add_and_activate(RunContext& ctx, const T* c, const BatchStrides& strides, 
         }
       }
       if (!activation.empty()) {
-        out = store<T>(static_cast<ComputeType<T>>(activate(activation, static_cast<float>(load(out)), act_alpha, act_beta)));
+        out = store<T>(
+            static_cast<ComputeType<T>>(activate(activation, static_cast<float>(load(out)), act_alpha, act_beta)));
       }
     }
   }
@@ -116,9 +118,9 @@ Status prepare_gemm(PrepareContext& ctx) {
     const Shape& c = ctx.input(2).shape;
     const bool plain = ctx.attrs().get_float("beta", 1.0f) == 1.0f;
     const bool row = c.rank() >= 1 && c.back() == plan.gemm.n && c.num_elements() == plan.gemm.n;
-    state->c_role = plain && row                                                                      ? CRole::kBias
+    state->c_role = plain && row                                                         ? CRole::kBias
                     : plain && c == plan.out && activation == kernels::Activation::kNone ? CRole::kResidual
-                                                                                                      : CRole::kAfter;
+                                                                                         : CRole::kAfter;
   }
   state->activate_after = !activation || state->c_role == CRole::kAfter;
   if (!state->activate_after) state->epilogue.activation = *activation;
@@ -161,9 +163,12 @@ Status run_gemm(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.name = "Gemm", .inputs = {2, 3}, .infer = infer_gemm, .run = run_gemm,
-     .prepare = prepare_gemm},
-    {.domain = "com.microsoft", .name = "FusedGemm", .inputs = {2, 3}, .infer = infer_gemm, .run = run_gemm,
+    {.name = "Gemm", .inputs = {2, 3}, .infer = infer_gemm, .run = run_gemm, .prepare = prepare_gemm},
+    {.domain = "com.microsoft",
+     .name = "FusedGemm",
+     .inputs = {2, 3},
+     .infer = infer_gemm,
+     .run = run_gemm,
      .prepare = prepare_gemm},
 };
 

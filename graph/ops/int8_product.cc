@@ -9,11 +9,11 @@ using kernels::align_scratch;
 struct Int8Product::Scratch {
   char* kernel = nullptr;
   char* range = nullptr;
-  uint8_t* x = nullptr;         // [M, ldq_]
-  float* x_scale = nullptr;     // [M] or [1]
-  int32_t* x_zero = nullptr;    // [M] or [1]
-  int32_t* x_sums = nullptr;    // [M]
-  float* y = nullptr;           // [M, n_total_], for 8-bit results
+  uint8_t* x = nullptr;       // [M, ldq_]
+  float* x_scale = nullptr;   // [M] or [1]
+  int32_t* x_zero = nullptr;  // [M] or [1]
+  int32_t* x_sums = nullptr;  // [M]
+  float* y = nullptr;         // [M, n_total_], for 8-bit results
   int64_t total = 0;
 };
 
@@ -117,9 +117,15 @@ void Int8Product::row_sums(ThreadPool& pool, const uint8_t* x, const Scratch& me
 const uint8_t* Int8Product::quantise(ThreadPool& pool, const Int8Run& run, const Scratch& memory) const {
   const auto parallel_for = [&pool](int64_t n, int64_t grain, const auto& fn) { pool.parallel_for(n, grain, fn); };
   const int64_t m = problem_.m, k = problem_.k;
-  const kernels::QuantizeRowsArgs args = {.x = static_cast<const float*>(run.x), .ldx = k, .rows = m, .k = k,
-                                          .y = memory.x, .ldy = ldq_, .scale = memory.x_scale,
-                                          .zero_point = memory.x_zero, .sums = needs_sums_ ? memory.x_sums : nullptr};
+  const kernels::QuantizeRowsArgs args = {.x = static_cast<const float*>(run.x),
+                                          .ldx = k,
+                                          .rows = m,
+                                          .k = k,
+                                          .y = memory.x,
+                                          .ldy = ldq_,
+                                          .scale = memory.x_scale,
+                                          .zero_point = memory.x_zero,
+                                          .sums = needs_sums_ ? memory.x_sums : nullptr};
   *memory.x_scale = run.x_scale;
   *memory.x_zero = run.x_zero_point + (problem_.x_quant == XQuant::kS8 ? 128 : 0);
   const uint8_t* x = memory.x;
@@ -132,8 +138,8 @@ const uint8_t* Int8Product::quantise(ThreadPool& pool, const Int8Run& run, const
       return x;
     case XQuant::kStatic:
       pool.parallel_for(m, kernels::quantize_grain(k), [&](int64_t begin, int64_t end, int) {
-        quantise_->quantize(args.x + begin * k, k, end - begin, k, run.x_scale, run.x_zero_point,
-                            args.y + begin * ldq_, ldq_, args.sums == nullptr ? nullptr : args.sums + begin);
+        quantise_->quantize(args.x + begin * k, k, end - begin, k, run.x_scale, run.x_zero_point, args.y + begin * ldq_,
+                            ldq_, args.sums == nullptr ? nullptr : args.sums + begin);
       });
       return x;
     case XQuant::kU8:
@@ -155,20 +161,31 @@ kernels::GemmU8S8Args Int8Product::args_for(const Int8Run& run, const Scratch& m
   const Int8Weight& weight = weights_[static_cast<size_t>(segment)];
   const Int8Segment& part = run.segments[static_cast<size_t>(segment)];
   const int64_t x_stride = problem_.x_quant == XQuant::kPerRow ? 1 : 0;
-  kernels::GemmU8S8Args args = {
-      .m = problem_.m, .n = weight.n, .k = problem_.k, .x = x,
-      .ldx = problem_.x_quant == XQuant::kU8 ? problem_.k : ldq_, .w = weight.packed.weights,
-      .w_sum = weight.packed.sums, .x_zero_point = memory.x_zero, .x_zero_point_stride = x_stride,
-      .w_zero_point = weight.zero(), .w_zero_point_stride = weight.zero_stride, .x_sum = memory.x_sums,
-      .x_scale = memory.x_scale, .x_scale_stride = x_stride, .w_scale = part.w_scale,
-      .w_scale_stride = part.w_scale_stride, .ldy = part.ldy, .epilogue = {}};
+  kernels::GemmU8S8Args args = {.m = problem_.m,
+                                .n = weight.n,
+                                .k = problem_.k,
+                                .x = x,
+                                .ldx = problem_.x_quant == XQuant::kU8 ? problem_.k : ldq_,
+                                .w = weight.packed.weights,
+                                .w_sum = weight.packed.sums,
+                                .x_zero_point = memory.x_zero,
+                                .x_zero_point_stride = x_stride,
+                                .w_zero_point = weight.zero(),
+                                .w_zero_point_stride = weight.zero_stride,
+                                .x_sum = memory.x_sums,
+                                .x_scale = memory.x_scale,
+                                .x_scale_stride = x_stride,
+                                .w_scale = part.w_scale,
+                                .w_scale_stride = part.w_scale_stride,
+                                .ldy = part.ldy,
+                                .epilogue = {}};
   if (problem_.y_dtype == DType::kS32) {
     args.y_s32 = static_cast<int32_t*>(part.y);
     return args;
   }
   args.y = static_cast<float*>(part.y);
-  args.epilogue = {.bias = part.bias, .residual = part.residual, .ld_residual = part.ld_residual,
-                   .activation = run.activation};
+  args.epilogue = {
+      .bias = part.bias, .residual = part.residual, .ld_residual = part.ld_residual, .activation = run.activation};
   if (is_byte(problem_.y_dtype)) {
     int64_t column = 0;
     for (int i = 0; i < segment; ++i) column += weights_[static_cast<size_t>(i)].n;

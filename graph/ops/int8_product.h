@@ -34,7 +34,7 @@ struct Int8Problem {
 struct Int8Weight {
   PackedS8 packed;
   int64_t n = 0;
-  PackedBlob zero_blob;          // int32 zero points, as the packed weights count them; empty: all 0
+  PackedBlob zero_blob;  // int32 zero points, as the packed weights count them; empty: all 0
   int64_t zero_stride = 0;
   const int32_t* zero() const { return static_cast<const int32_t*>(zero_blob.data.get()); }
 };
@@ -47,16 +47,16 @@ struct Int8Segment {
   const float* w_scale = nullptr;
   int64_t w_scale_stride = 0;
   const float* bias = nullptr;
-  void* y = nullptr;              // of y_dtype
+  void* y = nullptr;  // of y_dtype
   int64_t ldy = 0;
   const float* residual = nullptr;  // [M, N] f32
   int64_t ld_residual = 0;
 };
 
 struct Int8Run {
-  const void* x = nullptr;        // [M, K] dense
-  float x_scale = 1.0f;           // for kStatic, kU8, kS8
-  int32_t x_zero_point = 0;       // of the u8 or s8 codes; kStatic: as u8 codes
+  const void* x = nullptr;   // [M, K] dense
+  float x_scale = 1.0f;      // for kStatic, kU8, kS8
+  int32_t x_zero_point = 0;  // of the u8 or s8 codes; kStatic: as u8 codes
   std::span<const Int8Segment> segments;
   kernels::Activation activation = kernels::Activation::kNone;
   float y_scale = 1.0f;

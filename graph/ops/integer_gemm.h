@@ -75,9 +75,8 @@ void integer_gemm(ThreadPool& pool, const BatchedGemm& g, const A& a, const Zero
                   const ZeroPoints& zb, const Finish& finish) {
   if (g.m == 0 || g.n == 0) return;
   const double work = static_cast<double>(g.n) * static_cast<double>(std::max<int64_t>(g.k, 1));
-  pool.parallel_for(g.num_batches() * g.m, static_cast<int64_t>(16384.0 / work) + 1, [&](int64_t begin, int64_t end, int) {
-    integer_gemm_rows(g, a, za, b, zb, begin, end, finish);
-  });
+  pool.parallel_for(g.num_batches() * g.m, static_cast<int64_t>(16384.0 / work) + 1,
+                    [&](int64_t begin, int64_t end, int) { integer_gemm_rows(g, a, za, b, zb, begin, end, finish); });
 }
 
 }  // namespace sprun::graph

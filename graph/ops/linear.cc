@@ -39,7 +39,8 @@ Status infer_linear(InferContext& ctx) {
   SPRUN_TRY(ctx.check(is_float(ctx.dtype(0)), "X must be of a float type"));
   for (int i = 0; i < attrs->num_weights; ++i) {
     SPRUN_TRY(ctx.check(ctx.dtype(at.weight(i)) == ctx.dtype(0), "weight and X differ in type"));
-    SPRUN_TRY(ctx.check(!ctx.has_input(at.bias(i)) || ctx.dtype(at.bias(i)) == ctx.dtype(0), "bias and X differ in type"));
+    SPRUN_TRY(
+        ctx.check(!ctx.has_input(at.bias(i)) || ctx.dtype(at.bias(i)) == ctx.dtype(0), "bias and X differ in type"));
   }
   const std::string_view precision = ctx.attrs().get_string("precision", "f32");
   SPRUN_TRY(ctx.check(precision == "f32" || precision == "bf16" || precision == "int8", "unknown precision"));
@@ -83,8 +84,11 @@ class LinearState : public OpState {
     return ctx.input(input).as<float>() + common.shapes.column[static_cast<size_t>(i)];
   }
   kernels::Epilogue epilogue(const RunContext& ctx, int i) const {
-    return {.bias = bias(ctx, i), .residual = residual(ctx, i), .ld_residual = common.shapes.n_total,
-            .alpha = common.alpha, .activation = common.attrs.activation};
+    return {.bias = bias(ctx, i),
+            .residual = residual(ctx, i),
+            .ld_residual = common.shapes.n_total,
+            .alpha = common.alpha,
+            .activation = common.attrs.activation};
   }
 };
 
@@ -99,7 +103,8 @@ class PackedState : public LinearState {
   Status add_weights(PrepareContext& ctx, const Pack& pack) {
     for (int i = 0; i < common.attrs.num_weights; ++i) {
       const int input = Layout(common.attrs).weight(i);
-      SPRUN_ASSIGN(PackedBlob blob, pack(ctx.packed(), info_, WeightConstant::matrix(ctx.constant(input), common.attrs.trans_w)));
+      SPRUN_ASSIGN(PackedBlob blob,
+                   pack(ctx.packed(), info_, WeightConstant::matrix(ctx.constant(input), common.attrs.trans_w)));
       blobs_.push_back(std::move(blob));
       panels_.add(kernels::num_panels(common.shapes.n[static_cast<size_t>(i)], info_.kernel->nr));
       ctx.unread_inputs.push_back(input);
@@ -154,8 +159,14 @@ class PackedState : public LinearState {
         pool, *info_.kernel, grid_, panels_, ctx.scratch(),
         [&](int i) {
           const auto s = static_cast<size_t>(i);
-          return Args{.m = common.shapes.m, .n = common.shapes.n[s], .k = common.shapes.k, .x = x, .ldx = ldx,
-                      .w = static_cast<const Packed*>(blobs_[s].data.get()), .y = output(ctx, i), .ldy = ldy(i),
+          return Args{.m = common.shapes.m,
+                      .n = common.shapes.n[s],
+                      .k = common.shapes.k,
+                      .x = x,
+                      .ldx = ldx,
+                      .w = static_cast<const Packed*>(blobs_[s].data.get()),
+                      .y = output(ctx, i),
+                      .ldy = ldy(i),
                       .epilogue = epilogue(ctx, i)};
         },
         [](int, const kernels::TileRange&) {});
@@ -175,13 +186,18 @@ class Int8State : public LinearState {
   void run(RunContext& ctx) const override {
     std::array<Int8Segment, kMaxSegments> segments;
     for (int i = 0; i < common.attrs.num_weights; ++i) {
-      segments[static_cast<size_t>(i)] = {
-          .w_scale = product_.weight(static_cast<size_t>(i)).packed.scale, .w_scale_stride = 1, .bias = bias(ctx, i),
-          .y = output(ctx, i), .ldy = ldy(i), .residual = residual(ctx, i), .ld_residual = common.shapes.n_total};
+      segments[static_cast<size_t>(i)] = {.w_scale = product_.weight(static_cast<size_t>(i)).packed.scale,
+                                          .w_scale_stride = 1,
+                                          .bias = bias(ctx, i),
+                                          .y = output(ctx, i),
+                                          .ldy = ldy(i),
+                                          .residual = residual(ctx, i),
+                                          .ld_residual = common.shapes.n_total};
     }
-    product_.run(ctx.pool(), {.x = ctx.input(0).data,
-                              .segments = {segments.data(), static_cast<size_t>(common.attrs.num_weights)},
-                              .activation = common.attrs.activation},
+    product_.run(ctx.pool(),
+                 {.x = ctx.input(0).data,
+                  .segments = {segments.data(), static_cast<size_t>(common.attrs.num_weights)},
+                  .activation = common.attrs.activation},
                  ctx.scratch());
   }
 
@@ -221,7 +237,8 @@ Status prepare_packed(PrepareContext& ctx, const Common& linear, std::string_vie
   const kernels::IsaSet isas = kernels::available_isas();
   std::vector<kernels::Rejection> why_not;
   if (precision == "int8") {
-    Int8Product product = Int8Product::choose(ctx, {.m = linear.shapes.m, .k = linear.shapes.k, .x_quant = XQuant::kPerRow});
+    Int8Product product =
+        Int8Product::choose(ctx, {.m = linear.shapes.m, .k = linear.shapes.k, .x_quant = XQuant::kPerRow});
     for (int i = 0; i < linear.attrs.num_weights; ++i) {
       const int input = Layout(linear.attrs).weight(i);
       Int8Weight weight;
@@ -293,7 +310,8 @@ void run_reference(RunContext& ctx, const LinearAttrs& attrs, const LinearShapes
   const Layout at(attrs);
   const float alpha = ctx.attrs().get_float("alpha", 1.0f);
   const bool has_residual = ctx.has_input(at.residual());
-  const auto strides = has_residual ? broadcast_strides(ctx.input(at.residual()).shape, ctx.output(0).shape) : BatchStrides{};
+  const auto strides =
+      has_residual ? broadcast_strides(ctx.input(at.residual()).shape, ctx.output(0).shape) : BatchStrides{};
   for (int i = 0; i < attrs.num_weights; ++i) {
     const auto s = static_cast<size_t>(i);
     const BatchedGemm g = gemm_of(shapes, attrs, s);
@@ -302,23 +320,24 @@ void run_reference(RunContext& ctx, const LinearAttrs& attrs, const LinearShapes
     T* y = out.as<T>() + (attrs.split ? 0 : shapes.column[s]);
     gemm_ref(ctx.pool(), g, ctx.input(0).as<T>(), ctx.input(at.weight(i)).as<T>(),
              [&](int64_t offset, int64_t count, const SumType<T>* sums) {
-      const int64_t row = offset / g.c_row, first = offset % g.c_row;
-      int64_t residual_at = 0, rest = row;
-      for (int axis = out.shape.rank() - 2; has_residual && axis >= 0; --axis) {
-        residual_at += rest % out.shape[axis] * strides[static_cast<size_t>(axis)];
-        rest /= out.shape[axis];
-      }
-      for (int64_t j = 0; j < count; ++j) {
-        double value = static_cast<double>(static_cast<SumType<T>>(alpha) * sums[j]);
-        if (bias != nullptr) value += static_cast<double>(load(bias[first + j]));
-        value = activate(attrs.activation, value);
-        if (has_residual) {
-          const int64_t column = (shapes.column[s] + first + j) * strides[static_cast<size_t>(out.shape.rank() - 1)];
-          value += static_cast<double>(load(ctx.input(at.residual()).as<T>()[residual_at + column]));
-        }
-        y[offset + j] = store<T>(static_cast<ComputeType<T>>(value));
-      }
-    });
+               const int64_t row = offset / g.c_row, first = offset % g.c_row;
+               int64_t residual_at = 0, rest = row;
+               for (int axis = out.shape.rank() - 2; has_residual && axis >= 0; --axis) {
+                 residual_at += rest % out.shape[axis] * strides[static_cast<size_t>(axis)];
+                 rest /= out.shape[axis];
+               }
+               for (int64_t j = 0; j < count; ++j) {
+                 double value = static_cast<double>(static_cast<SumType<T>>(alpha) * sums[j]);
+                 if (bias != nullptr) value += static_cast<double>(load(bias[first + j]));
+                 value = activate(attrs.activation, value);
+                 if (has_residual) {
+                   const int64_t column =
+                       (shapes.column[s] + first + j) * strides[static_cast<size_t>(out.shape.rank() - 1)];
+                   value += static_cast<double>(load(ctx.input(at.residual()).as<T>()[residual_at + column]));
+                 }
+                 y[offset + j] = store<T>(static_cast<ComputeType<T>>(value));
+               }
+             });
   }
 }
 
@@ -340,8 +359,13 @@ Status run_linear(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.domain = "sprun", .name = "Linear", .inputs = {2, 2 + 2 * kMaxSegments}, .outputs = {1, kMaxSegments},
-     .infer = infer_linear, .run = run_linear, .prepare = prepare_linear},
+    {.domain = "sprun",
+     .name = "Linear",
+     .inputs = {2, 2 + 2 * kMaxSegments},
+     .outputs = {1, kMaxSegments},
+     .infer = infer_linear,
+     .run = run_linear,
+     .prepare = prepare_linear},
 };
 
 }  // namespace

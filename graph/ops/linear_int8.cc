@@ -62,8 +62,9 @@ Status check_weight(const InferContext& ctx, const Layout& at, int i, int64_t n)
     return count == n || count == 1;
   };
   SPRUN_TRY(ctx.check(is_byte(ctx.dtype(at.weight(i))), "weights must be int8 or uint8"));
-  SPRUN_TRY(ctx.check(ctx.has_input(at.w_scale(i)) && ctx.dtype(at.w_scale(i)) == DType::kF32 && one_or_n(at.w_scale(i)),
-                      "w_scale must be float32 with one or N elements"));
+  SPRUN_TRY(
+      ctx.check(ctx.has_input(at.w_scale(i)) && ctx.dtype(at.w_scale(i)) == DType::kF32 && one_or_n(at.w_scale(i)),
+                "w_scale must be float32 with one or N elements"));
   if (ctx.has_input(at.w_zero(i))) {
     SPRUN_TRY(ctx.check(ctx.dtype(at.w_zero(i)) == ctx.dtype(at.weight(i)) && one_or_n(at.w_zero(i)),
                         "w_zero must have the type of W and one or N elements"));
@@ -86,7 +87,8 @@ Status check_x(const InferContext& ctx, const Layout& at, Mode mode) {
   SPRUN_TRY(ctx.check(ctx.dtype(0) == DType::kF32 || is_byte(ctx.dtype(0)), "X must be float32, uint8 or int8"));
   if (mode != Mode::kStatic) return ctx.check(ctx.dtype(0) == DType::kF32, "dynamic quantisation needs float32 X");
   SPRUN_TRY(ctx.check(ctx.has_input(at.x_scale()), "static quantisation needs x_scale"));
-  const bool agrees = ctx.dtype(0) == DType::kF32 || !ctx.has_input(at.x_zero()) || ctx.dtype(at.x_zero()) == ctx.dtype(0);
+  const bool agrees =
+      ctx.dtype(0) == DType::kF32 || !ctx.has_input(at.x_zero()) || ctx.dtype(at.x_zero()) == ctx.dtype(0);
   return ctx.check(agrees, "x_zero and X differ in type");
 }
 
@@ -194,8 +196,8 @@ Params read_params(const RunContext& ctx, const Layout& at) {
   if (ctx.has_input(at.x_zero())) p.x_zero = ZeroPointReader(ctx.input(at.x_zero()))[0];
   if (ctx.has_input(at.y_scale())) p.y_scale = *ctx.input(at.y_scale()).as<float>();
   if (ctx.has_input(at.y_zero())) p.y_zero = ZeroPointReader(ctx.input(at.y_zero()))[0];
-  p.x_signed = ctx.input(0).dtype == DType::kS8 ||
-               (ctx.has_input(at.x_zero()) && ctx.input(at.x_zero()).dtype == DType::kS8);
+  p.x_signed =
+      ctx.input(0).dtype == DType::kS8 || (ctx.has_input(at.x_zero()) && ctx.input(at.x_zero()).dtype == DType::kS8);
   return p;
 }
 
@@ -220,11 +222,14 @@ Status run_prepared(RunContext& ctx, const State& state) {
   }
   // f32 X always becomes u8 codes: s8 codes are the same with the zero point moved by 128.
   const bool shift = params.x_signed && ctx.input(0).dtype == DType::kF32;
-  state.product.run(ctx.pool(), {.x = ctx.input(0).data, .x_scale = params.x_scale,
-                                 .x_zero_point = params.x_zero + (shift ? 128 : 0),
-                                 .segments = {segments.data(), static_cast<size_t>(attrs.num_weights)},
-                                 .activation = attrs.activation, .y_scale = params.y_scale,
-                                 .y_zero_point = params.y_zero},
+  state.product.run(ctx.pool(),
+                    {.x = ctx.input(0).data,
+                     .x_scale = params.x_scale,
+                     .x_zero_point = params.x_zero + (shift ? 128 : 0),
+                     .segments = {segments.data(), static_cast<size_t>(attrs.num_weights)},
+                     .activation = attrs.activation,
+                     .y_scale = params.y_scale,
+                     .y_zero_point = params.y_zero},
                     ctx.scratch());
   if (has_residual && !joined) add_broadcast(ctx.pool(), ctx.output(0), ctx.input(at.residual()));
   return {};
@@ -241,9 +246,12 @@ struct XReader {
 
   int32_t operator[](int64_t i) const {
     switch (x.dtype) {
-      case DType::kU8: return x.as<uint8_t>()[i];
-      case DType::kS8: return x.as<int8_t>()[i];
-      default: return quantize_value(x.as<float>()[i] / scale, zero, range);
+      case DType::kU8:
+        return x.as<uint8_t>()[i];
+      case DType::kS8:
+        return x.as<int8_t>()[i];
+      default:
+        return quantize_value(x.as<float>()[i] / scale, zero, range);
     }
   }
 };
@@ -268,7 +276,8 @@ struct Reference {
 
   XReader reader(int64_t row) const {
     const ConstTensorView& x = ctx.input(0);
-    if (mode == Mode::kStatic) return {x, params.x_scale, params.x_zero, quant_range(params.x_signed ? DType::kS8 : DType::kU8)};
+    if (mode == Mode::kStatic)
+      return {x, params.x_scale, params.x_zero, quant_range(params.x_signed ? DType::kS8 : DType::kU8)};
     if (mode == Mode::kDynamicTensor) return dynamic_reader(x, 0, x.num_elements());
     return dynamic_reader(x, row * shapes.k, shapes.k);
   }
@@ -292,8 +301,8 @@ struct Reference {
     if (out.dtype == DType::kF32) {
       out.as<float>()[to] = value;
     } else {
-      out.as<uint8_t>()[to] = static_cast<uint8_t>(
-          quantize_value(value / params.y_scale, params.y_zero, quant_range(out.dtype)));
+      out.as<uint8_t>()[to] =
+          static_cast<uint8_t>(quantize_value(value / params.y_scale, params.y_zero, quant_range(out.dtype)));
     }
   }
 
@@ -326,13 +335,14 @@ struct Reference {
       const float x_scale = mode == Mode::kStatic ? params.x_scale : x.scale;
       integer_gemm_rows(g, x, x_zero, ByteReader(ctx.input(at.weight(i))), w_zero, row, row + 1,
                         [&](int64_t, int64_t, int64_t j0, int64_t count, const int32_t* sums) {
-        for (int64_t j = j0; j < j0 + count; ++j) {
-          float value = static_cast<float>(sums[j - j0]) * (x_scale * w_scale.as<float>()[j * scale_stride]);
-          value += bias != nullptr ? bias[j] : 0.0f;
-          value = static_cast<float>(activate(attrs.activation, value));
-          write(i, row, j, value + residual(row, shapes.column[s] + j));
-        }
-      });
+                          for (int64_t j = j0; j < j0 + count; ++j) {
+                            float value =
+                                static_cast<float>(sums[j - j0]) * (x_scale * w_scale.as<float>()[j * scale_stride]);
+                            value += bias != nullptr ? bias[j] : 0.0f;
+                            value = static_cast<float>(activate(attrs.activation, value));
+                            write(i, row, j, value + residual(row, shapes.column[s] + j));
+                          }
+                        });
     }
   }
 };
@@ -349,8 +359,13 @@ Status run_linear(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.domain = "sprun", .name = "LinearInt8", .inputs = {3, 6 + 4 * kMaxSegments}, .outputs = {1, kMaxSegments},
-     .infer = infer_linear, .run = run_linear, .prepare = prepare_linear},
+    {.domain = "sprun",
+     .name = "LinearInt8",
+     .inputs = {3, 6 + 4 * kMaxSegments},
+     .outputs = {1, kMaxSegments},
+     .infer = infer_linear,
+     .run = run_linear,
+     .prepare = prepare_linear},
 };
 
 }  // namespace

@@ -68,7 +68,8 @@ S8Layout s8_layout(int64_t n, int64_t k, int64_t nr) {
 PackedS8 s8_view(PackedBlob blob, const S8Layout& layout) {
   const char* base = static_cast<const char*>(blob.data.get());
   return {std::move(blob), reinterpret_cast<const int8_t*>(base),
-          reinterpret_cast<const int32_t*>(base + layout.sums_at), reinterpret_cast<const float*>(base + layout.scale_at)};
+          reinterpret_cast<const int32_t*>(base + layout.sums_at),
+          reinterpret_cast<const float*>(base + layout.scale_at)};
 }
 
 }  // namespace
@@ -81,14 +82,14 @@ bool WeightConstant::worth_packing(int64_t nr) const {
 
 Result<PackedBlob> pack_f32(PackedCache& cache, const kernels::KernelInfo<kernels::GemmF32Kernel>& info,
                             const WeightConstant& weight) {
-  return pack_float<kernels::GemmF32Kernel, float>(
-      cache, info, weight, "f32", kernels::packed_size_f32(weight.n, weight.k, info.kernel->nr));
+  return pack_float<kernels::GemmF32Kernel, float>(cache, info, weight, "f32",
+                                                   kernels::packed_size_f32(weight.n, weight.k, info.kernel->nr));
 }
 
 Result<PackedBlob> pack_bf16(PackedCache& cache, const kernels::KernelInfo<kernels::GemmBf16Kernel>& info,
                              const WeightConstant& weight) {
-  return pack_float<kernels::GemmBf16Kernel, uint16_t>(
-      cache, info, weight, "bf16", kernels::packed_size_bf16(weight.n, weight.k, info.kernel->nr));
+  return pack_float<kernels::GemmBf16Kernel, uint16_t>(cache, info, weight, "bf16",
+                                                       kernels::packed_size_bf16(weight.n, weight.k, info.kernel->nr));
 }
 
 Result<PackedS8> pack_s8(PackedCache& cache, const kernels::KernelInfo<kernels::GemmU8S8Kernel>& info,
@@ -116,7 +117,8 @@ Result<PackedS8> quantise_s8(PackedCache& cache, const kernels::KernelInfo<kerne
                              const WeightConstant& weight, float alpha) {
   const int64_t n = weight.n, k = weight.k, nr = info.kernel->nr;
   const S8Layout layout = s8_layout(n, k, nr);
-  const std::string key = key_of("f32_to_s8", std::to_string(nr), weight) + ":" + std::to_string(std::bit_cast<uint32_t>(alpha));
+  const std::string key =
+      key_of("f32_to_s8", std::to_string(nr), weight) + ":" + std::to_string(std::bit_cast<uint32_t>(alpha));
   SPRUN_ASSIGN(PackedBlob blob, cache.get(key, [&]() -> Result<PackedBlob> {
     SPRUN_ASSIGN(const auto data, AlignedElements<float>::of(*weight.tensor));
     SPRUN_ASSIGN(PackedBlob made, allocate_blob(layout.total));

@@ -86,8 +86,8 @@ Result<PackedBlob> pack_bf16(PackedCache& cache, const kernels::KernelInfo<kerne
 struct PackedS8 {
   PackedBlob blob;
   const int8_t* weights = nullptr;
-  const int32_t* sums = nullptr;   // [N]
-  const float* scale = nullptr;    // [N]; only from quantise_s8
+  const int32_t* sums = nullptr;  // [N]
+  const float* scale = nullptr;   // [N]; only from quantise_s8
 };
 // u8 or s8 constants as they are (u8 as W - 128).
 Result<PackedS8> pack_s8(PackedCache& cache, const kernels::KernelInfo<kernels::GemmU8S8Kernel>& info,

@@ -12,10 +12,10 @@ std::optional<Activation> parse_activation(std::string_view name) {
     Activation activation;
   };
   constexpr Entry kEntries[] = {
-      {"none", Activation::kNone},          {"relu", Activation::kRelu},
-      {"gelu_erf", Activation::kGeluErf},   {"gelu_tanh", Activation::kGeluTanh},
-      {"silu", Activation::kSilu},          {"tanh", Activation::kTanh},
-      {"sigmoid", Activation::kSigmoid},    {"quick_gelu", Activation::kQuickGelu},
+      {"none", Activation::kNone},        {"relu", Activation::kRelu},
+      {"gelu_erf", Activation::kGeluErf}, {"gelu_tanh", Activation::kGeluTanh},
+      {"silu", Activation::kSilu},        {"tanh", Activation::kTanh},
+      {"sigmoid", Activation::kSigmoid},  {"quick_gelu", Activation::kQuickGelu},
   };
   for (const Entry& entry : kEntries) {
     if (entry.name == name) return entry.activation;
@@ -26,15 +26,22 @@ std::optional<Activation> parse_activation(std::string_view name) {
 double activate(Activation activation, double x) {
   const auto sigmoid = [](double v) { return 1.0 / (1.0 + std::exp(-v)); };
   switch (activation) {
-    case Activation::kNone: return x;
-    case Activation::kRelu: return x > 0 ? x : 0;
-    case Activation::kGeluErf: return 0.5 * x * (1.0 + std::erf(x * std::sqrt(0.5)));
+    case Activation::kNone:
+      return x;
+    case Activation::kRelu:
+      return x > 0 ? x : 0;
+    case Activation::kGeluErf:
+      return 0.5 * x * (1.0 + std::erf(x * std::sqrt(0.5)));
     case Activation::kGeluTanh:
       return 0.5 * x * (1.0 + std::tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
-    case Activation::kQuickGelu: return x * sigmoid(1.702 * x);
-    case Activation::kSilu: return x * sigmoid(x);
-    case Activation::kTanh: return std::tanh(x);
-    case Activation::kSigmoid: return sigmoid(x);
+    case Activation::kQuickGelu:
+      return x * sigmoid(1.702 * x);
+    case Activation::kSilu:
+      return x * sigmoid(x);
+    case Activation::kTanh:
+      return std::tanh(x);
+    case Activation::kSigmoid:
+      return sigmoid(x);
   }
   return x;
 }
@@ -43,8 +50,8 @@ Result<LinearAttrs> linear_attrs(const AttrMap& attrs) {
   LinearAttrs result;
   const int64_t count = attrs.get_int("num_weights", 1);
   if (count < 1 || count > kMaxSegments) {
-    return Status(Code::kBadModel, "num_weights = " + std::to_string(count) + ", expected 1 to " +
-                                       std::to_string(kMaxSegments));
+    return Status(Code::kBadModel,
+                  "num_weights = " + std::to_string(count) + ", expected 1 to " + std::to_string(kMaxSegments));
   }
   result.num_weights = static_cast<int>(count);
   result.trans_w = attrs.get_int("trans_w", 0) != 0;
@@ -78,8 +85,8 @@ Status check_residual(const InferContext& ctx, const LinearAttrs& attrs, const L
   Shape out = ctx.shape(0);
   out[out.rank() - 1] = shapes.n_total;
   const auto joined = broadcast_shapes(ctx.shape(input), out);
-  return ctx.check(joined.ok() && *joined == out, "residual of shape " + ctx.shape(input).to_string() +
-                                                      " does not broadcast to " + out.to_string());
+  return ctx.check(joined.ok() && *joined == out,
+                   "residual of shape " + ctx.shape(input).to_string() + " does not broadcast to " + out.to_string());
 }
 
 void add_broadcast(ThreadPool& pool, const TensorView& y, const ConstTensorView& residual) {

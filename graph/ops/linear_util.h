@@ -58,8 +58,8 @@ Result<LinearShapes> linear_shapes(const Ctx& ctx, const LinearAttrs& attrs, int
     if (!ctx.has_input(1 + i)) return fail("weight " + std::to_string(i) + " is missing");
     const Shape& w = ctx.input(1 + i).shape;
     if (w.rank() != 2 || w[attrs.trans_w ? 1 : 0] != shapes.k) {
-      return fail("weight " + std::to_string(i) + " of shape " + w.to_string() + " does not fit K = " +
-                  std::to_string(shapes.k));
+      return fail("weight " + std::to_string(i) + " of shape " + w.to_string() +
+                  " does not fit K = " + std::to_string(shapes.k));
     }
     const auto at = static_cast<size_t>(i);
     shapes.n[at] = w[attrs.trans_w ? 0 : 1];

@@ -52,11 +52,18 @@ Status run_matmul(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.name = "MatMul", .inputs = {2, 2}, .infer = infer_matmul, .run = run_matmul,
+    {.name = "MatMul", .inputs = {2, 2}, .infer = infer_matmul, .run = run_matmul, .prepare = prepare_matmul},
+    {.domain = "com.microsoft",
+     .name = "FusedMatMul",
+     .inputs = {2, 2},
+     .infer = infer_matmul,
+     .run = run_matmul,
      .prepare = prepare_matmul},
-    {.domain = "com.microsoft", .name = "FusedMatMul", .inputs = {2, 2}, .infer = infer_matmul, .run = run_matmul,
-     .prepare = prepare_matmul},
-    {.domain = "com.microsoft", .name = "TransposeMatMul", .inputs = {2, 2}, .infer = infer_matmul, .run = run_matmul,
+    {.domain = "com.microsoft",
+     .name = "TransposeMatMul",
+     .inputs = {2, 2},
+     .infer = infer_matmul,
+     .run = run_matmul,
      .prepare = prepare_matmul},
 };
 

@@ -70,7 +70,7 @@ Status check_scale(const InferContext& ctx, int input) {
 struct ByteProduct : OpState {
   explicit ByteProduct(Int8Product p) : product(std::move(p)) {}
   Int8Product product;
-  PackedBlob factors;        // QLinearMatMul: a_scale * b_scale / y_scale, one or N
+  PackedBlob factors;  // QLinearMatMul: a_scale * b_scale / y_scale, one or N
   int64_t factor_stride = 0;
 };
 
@@ -153,7 +153,8 @@ Status prepare_matmul_integer(PrepareContext& ctx) {
 Status run_matmul_integer(RunContext& ctx) {
   if (const auto* state = static_cast<const ByteProduct*>(ctx.state())) {
     const Int8Segment segment = {.y = ctx.output(0).data, .ldy = ctx.output(0).shape.back()};
-    state->product.run(ctx.pool(), {.x = ctx.input(0).data, .x_zero_point = zero_point_of(ctx, 2), .segments = {&segment, 1}},
+    state->product.run(ctx.pool(),
+                       {.x = ctx.input(0).data, .x_zero_point = zero_point_of(ctx, 2), .segments = {&segment, 1}},
                        ctx.scratch());
     return {};
   }
@@ -234,10 +235,14 @@ Status prepare_qlinear_matmul(PrepareContext& ctx) {
 Status run_qlinear_matmul(RunContext& ctx) {
   if (const auto* state = static_cast<const ByteProduct*>(ctx.state())) {
     const Int8Segment segment = {.w_scale = static_cast<const float*>(state->factors.data.get()),
-                                 .w_scale_stride = state->factor_stride, .y = ctx.output(0).data,
+                                 .w_scale_stride = state->factor_stride,
+                                 .y = ctx.output(0).data,
                                  .ldy = ctx.output(0).shape.back()};
-    state->product.run(ctx.pool(), {.x = ctx.input(0).data, .x_zero_point = zero_point_of(ctx, 2), .segments = {&segment, 1},
-                                    .y_zero_point = zero_point_of(ctx, 7)},
+    state->product.run(ctx.pool(),
+                       {.x = ctx.input(0).data,
+                        .x_zero_point = zero_point_of(ctx, 2),
+                        .segments = {&segment, 1},
+                        .y_zero_point = zero_point_of(ctx, 7)},
                        ctx.scratch());
     return {};
   }
@@ -296,11 +301,15 @@ Status prepare_to_float(PrepareContext& ctx) {
 }
 
 // Float result of a prepared product; bias and b_scale are input numbers.
-void run_float_product(RunContext& ctx, const ByteProduct& state, int b_scale, int bias, float x_scale, int32_t x_zero) {
-  const Int8Segment segment = {.w_scale = ctx.input(b_scale).as<float>(), .w_scale_stride = stride_of(ctx.input(b_scale)),
+void run_float_product(RunContext& ctx, const ByteProduct& state, int b_scale, int bias, float x_scale,
+                       int32_t x_zero) {
+  const Int8Segment segment = {.w_scale = ctx.input(b_scale).as<float>(),
+                               .w_scale_stride = stride_of(ctx.input(b_scale)),
                                .bias = ctx.has_input(bias) ? ctx.input(bias).as<float>() : nullptr,
-                               .y = ctx.output(0).data, .ldy = ctx.output(0).shape.back()};
-  state.product.run(ctx.pool(), {.x = ctx.input(0).data, .x_scale = x_scale, .x_zero_point = x_zero, .segments = {&segment, 1}},
+                               .y = ctx.output(0).data,
+                               .ldy = ctx.output(0).shape.back()};
+  state.product.run(ctx.pool(),
+                    {.x = ctx.input(0).data, .x_scale = x_scale, .x_zero_point = x_zero, .segments = {&segment, 1}},
                     ctx.scratch());
 }
 
@@ -318,15 +327,14 @@ Status run_to_float(RunContext& ctx) {
     const bool has_bias = ctx.has_input(6);
     const ScaleReader bias(ctx.input(has_bias ? 6 : 2));
     Y* y = ctx.output(0).as<Y>();
-    run_problem(ctx, kToFloat, *problem,
-                [&](int64_t entry, int64_t i, int64_t j0, int64_t count, const int32_t* sums) {
-                  const float a_scale = scale.a[scale.a_param.at(g, entry, i)];
-                  Y* row = y + (entry * g.m + i) * g.n + j0;
-                  for (int64_t j = 0; j < count; ++j) {
-                    const float factor = a_scale * scale.b[scale.b_param.at(g, entry, j0 + j)];
-                    row[j] = store<Y>(static_cast<float>(sums[j]) * factor + (has_bias ? bias[j0 + j] : 0.0f));
-                  }
-                });
+    run_problem(ctx, kToFloat, *problem, [&](int64_t entry, int64_t i, int64_t j0, int64_t count, const int32_t* sums) {
+      const float a_scale = scale.a[scale.a_param.at(g, entry, i)];
+      Y* row = y + (entry * g.m + i) * g.n + j0;
+      for (int64_t j = 0; j < count; ++j) {
+        const float factor = a_scale * scale.b[scale.b_param.at(g, entry, j0 + j)];
+        row[j] = store<Y>(static_cast<float>(sums[j]) * factor + (has_bias ? bias[j0 + j] : 0.0f));
+      }
+    });
     return Status();
   });
 }
@@ -398,7 +406,10 @@ Status run_dynamic(RunContext& ctx) {
 // --- QGemm: A, a_scale, a_zero_point, B, b_scale, b_zero_point, C?, y_scale?, y_zero_point?
 
 ProblemInputs qgemm_inputs(const AttrMap& attrs) {
-  return {.a = 0, .b = 3, .a_zero = 2, .b_zero = 5,
+  return {.a = 0,
+          .b = 3,
+          .a_zero = 2,
+          .b_zero = 5,
           .flags = {.trans_a = attrs.get_int("transA", 0) != 0, .trans_b = attrs.get_int("transB", 0) != 0}};
 }
 
@@ -457,14 +468,28 @@ Status run_qgemm(RunContext& ctx) {
 
 constexpr std::string_view kContrib = "com.microsoft";
 constexpr OpDef kOps[] = {
-    {.name = "MatMulInteger", .since = 10, .inputs = {2, 4}, .infer = infer_matmul_integer, .run = run_matmul_integer,
+    {.name = "MatMulInteger",
+     .since = 10,
+     .inputs = {2, 4},
+     .infer = infer_matmul_integer,
+     .run = run_matmul_integer,
      .prepare = prepare_matmul_integer},
-    {.name = "QLinearMatMul", .since = 10, .inputs = {8, 8}, .infer = infer_qlinear_matmul, .run = run_qlinear_matmul,
+    {.name = "QLinearMatMul",
+     .since = 10,
+     .inputs = {8, 8},
+     .infer = infer_qlinear_matmul,
+     .run = run_qlinear_matmul,
      .prepare = prepare_qlinear_matmul},
-    {.domain = kContrib, .name = "MatMulIntegerToFloat", .inputs = {4, 7}, .infer = infer_to_float,
+    {.domain = kContrib,
+     .name = "MatMulIntegerToFloat",
+     .inputs = {4, 7},
+     .infer = infer_to_float,
      .run = run_to_float,
      .prepare = prepare_to_float},
-    {.domain = kContrib, .name = "DynamicQuantizeMatMul", .inputs = {3, 5}, .infer = infer_dynamic,
+    {.domain = kContrib,
+     .name = "DynamicQuantizeMatMul",
+     .inputs = {3, 5},
+     .infer = infer_dynamic,
      .run = run_dynamic,
      .prepare = prepare_dynamic},
     {.domain = kContrib, .name = "QGemm", .inputs = {6, 9}, .infer = infer_qgemm, .run = run_qgemm},

@@ -30,11 +30,14 @@ struct Geometry {
 template <class Ctx>
 Result<Geometry> geometry_of(const Ctx& ctx) {
   const AttrMap& attrs = ctx.attrs();
-  Geometry g = {.n = attrs.get_int("N", 0), .k = attrs.get_int("K", 0), .bits = attrs.get_int("bits", 4),
+  Geometry g = {.n = attrs.get_int("N", 0),
+                .k = attrs.get_int("K", 0),
+                .bits = attrs.get_int("bits", 4),
                 .block_size = attrs.get_int("block_size", 0)};
   const auto fail = [](const std::string& why) { return Status(Code::kBadModel, why); };
   if (g.n < 1 || g.k < 1 || g.n > kMaxElements || g.k > kMaxElements) return fail("N and K must be positive");
-  if (g.bits != 2 && g.bits != 4 && g.bits != 8) return fail("bits = " + std::to_string(g.bits) + ", expected 2, 4 or 8");
+  if (g.bits != 2 && g.bits != 4 && g.bits != 8)
+    return fail("bits = " + std::to_string(g.bits) + ", expected 2, 4 or 8");
   if (g.block_size < 16 || g.block_size > (1 << 30) || (g.block_size & (g.block_size - 1)) != 0) {
     return fail("block_size = " + std::to_string(g.block_size) + ", expected a power of two from 16");
   }
@@ -51,9 +54,9 @@ bool omitted(const Ctx& ctx) {
 
 Status check_sizes(const InferContext& ctx, const Geometry& g) {
   const auto expect = [&ctx](int input, int64_t size, const char* name) {
-    return ctx.check(ctx.input(input).num_elements() == size,
-                     std::string(name) + " of shape " + ctx.shape(input).to_string() + ", expected " +
-                         std::to_string(size) + " elements");
+    return ctx.check(ctx.input(input).num_elements() == size, std::string(name) + " of shape " +
+                                                                  ctx.shape(input).to_string() + ", expected " +
+                                                                  std::to_string(size) + " elements");
   };
   SPRUN_TRY(ctx.check(ctx.dtype(1) == DType::kU8, "B must be uint8"));
   if (!omitted(ctx)) {
@@ -84,8 +87,9 @@ Status infer_nbits(InferContext& ctx) {
   if (!g.ok()) return ctx.error(g.status().message());
   const bool float_type = ctx.dtype(0) == DType::kF32 || ctx.dtype(0) == DType::kF16 || ctx.dtype(0) == DType::kBf16;
   SPRUN_TRY(ctx.check(float_type && ctx.dtype(2) == ctx.dtype(0), "A and scales must be floats of one type"));
-  SPRUN_TRY(ctx.check(ctx.shape(0).rank() >= 1 && ctx.shape(0).back() == g->k,
-                      "A of shape " + ctx.shape(0).to_string() + ", expected K = " + std::to_string(g->k) + " at the end"));
+  SPRUN_TRY(
+      ctx.check(ctx.shape(0).rank() >= 1 && ctx.shape(0).back() == g->k,
+                "A of shape " + ctx.shape(0).to_string() + ", expected K = " + std::to_string(g->k) + " at the end"));
   SPRUN_TRY(check_sizes(ctx, *g));
   Shape out = ctx.shape(0);
   out[out.rank() - 1] = g->n;
@@ -157,9 +161,15 @@ struct NbitsState : OpState {
   int64_t x_stride = 0;                          // gemv: floats of one arranged row
 
   kernels::NbitsWeight weight(const RunContext& ctx) const {
-    kernels::NbitsWeight w = {.n = g.n, .k = g.k, .block_size = g.block_size, .blocks = g.blocks,
-                              .bits = static_cast<int>(g.bits), .data = ctx.input(1).as<uint8_t>(),
-                              .scale = ctx.input(2).as<float>(), .zero_u8 = nullptr, .zero_f32 = nullptr};
+    kernels::NbitsWeight w = {.n = g.n,
+                              .k = g.k,
+                              .block_size = g.block_size,
+                              .blocks = g.blocks,
+                              .bits = static_cast<int>(g.bits),
+                              .data = ctx.input(1).as<uint8_t>(),
+                              .scale = ctx.input(2).as<float>(),
+                              .zero_u8 = nullptr,
+                              .zero_f32 = nullptr};
     if (zeros.data) w.zero_u8 = static_cast<const uint8_t*>(zeros.data.get());
     else if (ctx.has_input(3) && ctx.input(3).dtype == DType::kU8) w.zero_u8 = ctx.input(3).as<uint8_t>();
     else if (ctx.has_input(3)) w.zero_f32 = ctx.input(3).as<float>();
@@ -184,8 +194,8 @@ void NbitsState::run_gemv(RunContext& ctx) const {
   ctx.pool().parallel_for(m, 32 * 1024 / g.k + 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) kernel->arrange(w, ctx.input(0).as<float>() + r * g.k, x + r * x_stride);
   });
-  const kernels::NbitsGemvArgs args = {.w = w, .m = m, .x = x, .x_stride = x_stride, .bias = bias_of(ctx),
-                                       .y = ctx.output(0).as<float>(), .ldy = g.n};
+  const kernels::NbitsGemvArgs args = {
+      .w = w, .m = m, .x = x, .x_stride = x_stride, .bias = bias_of(ctx), .y = ctx.output(0).as<float>(), .ldy = g.n};
   const int64_t groups = (g.n + 3) / 4;  // kernels take four outputs at a time
   ctx.pool().parallel_for(groups, kBytesPerTask / (4 * w.row_bytes()) + 1, [&](int64_t begin, int64_t end, int) {
     kernel->gemv(args, begin * 4, std::min(end * 4, g.n));
@@ -197,8 +207,14 @@ void NbitsState::run_panel(const RunContext& ctx, const kernels::NbitsWeight& w,
   const int64_t n0 = panel * gemm->nr, columns = std::min(gemm->nr, g.n - n0);
   kernel->pack(w, n0, columns, gemm->nr, packed);
   const float* bias = bias_of(ctx);
-  const kernels::GemmF32Args args = {.m = m, .n = columns, .k = g.k, .x = ctx.input(0).as<float>(), .ldx = g.k,
-                                     .w = packed, .y = ctx.output(0).as<float>() + n0, .ldy = g.n,
+  const kernels::GemmF32Args args = {.m = m,
+                                     .n = columns,
+                                     .k = g.k,
+                                     .x = ctx.input(0).as<float>(),
+                                     .ldx = g.k,
+                                     .w = packed,
+                                     .y = ctx.output(0).as<float>() + n0,
+                                     .ldy = g.n,
                                      .epilogue = {.bias = bias == nullptr ? nullptr : bias + n0}};
   gemm->run(args, {0, m, 0, 1}, scratch);
 }
@@ -257,8 +273,8 @@ Status prepare_nbits(PrepareContext& ctx) {
   SPRUN_ASSIGN(state->zeros, unpack_zeros(ctx, g));
   if (state->zeros.data) ctx.unread_inputs.push_back(3);
   ctx.kernel = std::string(info.name) + " gemv";
-  const kernels::NbitsWeight sizes = {.n = g.n, .k = g.k, .block_size = g.block_size, .blocks = g.blocks,
-                                      .bits = static_cast<int>(g.bits)};
+  const kernels::NbitsWeight sizes = {
+      .n = g.n, .k = g.k, .block_size = g.block_size, .blocks = g.blocks, .bits = static_cast<int>(g.bits)};
   state->x_stride = info.kernel->arranged_size(sizes);
   ctx.scratch_bytes = state->m * state->x_stride * 4;
   if (state->m >= kGemmRows) {
@@ -300,7 +316,11 @@ Status run_nbits(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.domain = "com.microsoft", .name = "MatMulNBits", .inputs = {3, 6}, .infer = infer_nbits, .run = run_nbits,
+    {.domain = "com.microsoft",
+     .name = "MatMulNBits",
+     .inputs = {3, 6},
+     .infer = infer_nbits,
+     .run = run_nbits,
      .prepare = prepare_nbits},
 };
 

@@ -54,13 +54,13 @@ Status bad_shapes(const Shape& a, const Shape& b, const char* why) {
 Result<MatMulShapes> plan_matmul(const Shape& a, const Shape& b, const MatMulFlags& flags) {
   if (a.rank() == 0 || b.rank() == 0) return bad_shapes(a, b, "operands need at least one axis");
   const bool a_vector = a.rank() == 1, b_vector = b.rank() == 1;
-  const Operand left = a_vector ? as_matrices({1, a[0]}, false, false)
-                                : as_matrices(a, flags.trans_a, flags.trans_batch_a);
-  const Operand right = b_vector ? as_matrices({b[0], 1}, false, false)
-                                 : as_matrices(b, flags.trans_b, flags.trans_batch_b);
+  const Operand left =
+      a_vector ? as_matrices({1, a[0]}, false, false) : as_matrices(a, flags.trans_a, flags.trans_batch_a);
+  const Operand right =
+      b_vector ? as_matrices({b[0], 1}, false, false) : as_matrices(b, flags.trans_b, flags.trans_batch_b);
   if (left.cols != right.rows) {
-    return bad_shapes(a, b, ("inner sizes " + std::to_string(left.cols) + " and " + std::to_string(right.rows) +
-                             " differ").c_str());
+    return bad_shapes(
+        a, b, ("inner sizes " + std::to_string(left.cols) + " and " + std::to_string(right.rows) + " differ").c_str());
   }
   MatMulShapes result;
   BatchedGemm& g = result.gemm;
@@ -108,8 +108,9 @@ void fold_batch_into_rows(BatchedGemm& gemm) {
     const auto axis = static_cast<size_t>(last);
     const int64_t size = gemm.batch[last];
     if (size != 1) {
-      const bool fits = gemm.b_batch[axis] == 0 && (gemm.m == 1 || (gemm.a_batch[axis] == gemm.m * gemm.a_row &&
-                                                                     gemm.c_batch[axis] == gemm.m * gemm.c_row));
+      const bool fits =
+          gemm.b_batch[axis] == 0 &&
+          (gemm.m == 1 || (gemm.a_batch[axis] == gemm.m * gemm.a_row && gemm.c_batch[axis] == gemm.m * gemm.c_row));
       if (!fits) return;
       if (gemm.m == 1) {
         gemm.a_row = gemm.a_batch[axis];

@@ -66,8 +66,8 @@ void fold_batch_into_rows(BatchedGemm& gemm);
 
 // Integer sums wrap (as two's complement) instead of overflowing; 16-bit floats sum in float.
 template <class T>
-using SumType = std::conditional_t<std::is_integral_v<T>,
-                                   std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>, ComputeType<T>>;
+using SumType =
+    std::conditional_t<std::is_integral_v<T>, std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>, ComputeType<T>>;
 
 // alpha * sum as T; integers are scaled in double and saturate.
 template <class T>
@@ -75,8 +75,9 @@ T scale_sum(SumType<T> sum, float alpha) {
   if (alpha == 1.0f) return store<T>(sum);
   if constexpr (std::is_integral_v<T>) {
     using Signed = std::make_signed_t<SumType<T>>;
-    const double value = static_cast<double>(alpha) *
-                         (std::is_signed_v<T> ? static_cast<double>(static_cast<Signed>(sum)) : static_cast<double>(sum));
+    const double value =
+        static_cast<double>(alpha) *
+        (std::is_signed_v<T> ? static_cast<double>(static_cast<Signed>(sum)) : static_cast<double>(sum));
     return saturate_cast<T>(value);
   } else {
     return store<T>(static_cast<SumType<T>>(alpha) * sum);

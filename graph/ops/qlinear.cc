@@ -65,7 +65,8 @@ template <class Fn>
 Status run_binary(RunContext& ctx, const Fn& fn) {
   const QuantRange range = quant_range(ctx.output(0).dtype);
   const Shape& out = ctx.output(0).shape;
-  const auto a_strides = broadcast_strides(ctx.input(0).shape, out), b_strides = broadcast_strides(ctx.input(3).shape, out);
+  const auto a_strides = broadcast_strides(ctx.input(0).shape, out),
+             b_strides = broadcast_strides(ctx.input(3).shape, out);
   ctx.pool().parallel_for(out.num_elements(), 4096, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       int64_t rest = i, a_at = 0, b_at = 0;
@@ -85,8 +86,8 @@ Status run_binary(RunContext& ctx, const Fn& fn) {
 Status run_add(RunContext& ctx) {
   const Params a = read_params(ctx, 1, 2), b = read_params(ctx, 4, 5), c = read_params(ctx, 6, 7);
   const float a_ratio = a.scale / c.scale, b_ratio = b.scale / c.scale;
-  const float fixed = static_cast<float>(c.zero) -
-                      (a_ratio * static_cast<float>(a.zero) + b_ratio * static_cast<float>(b.zero));
+  const float fixed =
+      static_cast<float>(c.zero) - (a_ratio * static_cast<float>(a.zero) + b_ratio * static_cast<float>(b.zero));
   return run_binary(ctx, [&](int32_t x, int32_t y) {
     return a_ratio * static_cast<float>(x) + b_ratio * static_cast<float>(y) + fixed;
   });
@@ -166,17 +167,19 @@ Status run_softmax(RunContext& ctx) {
   const int64_t vectors = s.size == 0 ? 0 : s.outer * s.inner;
   ctx.pool().parallel_for(vectors, std::max<int64_t>(1, 4096 / std::max<int64_t>(s.size, 1)),
                           [&](int64_t begin, int64_t end, int) {
-    for (int64_t v = begin; v < end; ++v) {
-      const int64_t base = v / s.inner * s.size * s.inner + v % s.inner;
-      float max = dequantise(ctx.input(0), base, x), sum = 0;
-      for (int64_t i = 1; i < s.size; ++i) max = std::max(max, dequantise(ctx.input(0), base + i * s.inner, x));
-      for (int64_t i = 0; i < s.size; ++i) sum += std::exp(dequantise(ctx.input(0), base + i * s.inner, x) - max);
-      for (int64_t i = 0; i < s.size; ++i) {
-        const int64_t at = base + i * s.inner;
-        write(ctx.output(0), at, std::exp(dequantise(ctx.input(0), at, x) - max) / sum, y);
-      }
-    }
-  });
+                            for (int64_t v = begin; v < end; ++v) {
+                              const int64_t base = v / s.inner * s.size * s.inner + v % s.inner;
+                              float max = dequantise(ctx.input(0), base, x), sum = 0;
+                              for (int64_t i = 1; i < s.size; ++i)
+                                max = std::max(max, dequantise(ctx.input(0), base + i * s.inner, x));
+                              for (int64_t i = 0; i < s.size; ++i)
+                                sum += std::exp(dequantise(ctx.input(0), base + i * s.inner, x) - max);
+                              for (int64_t i = 0; i < s.size; ++i) {
+                                const int64_t at = base + i * s.inner;
+                                write(ctx.output(0), at, std::exp(dequantise(ctx.input(0), at, x) - max) / sum, y);
+                              }
+                            }
+                          });
   return {};
 }
 

@@ -7,20 +7,27 @@ namespace sprun::graph {
 
 QuantRange quant_range(DType dtype) {
   switch (dtype) {
-    case DType::kU8: return {0, 255};
-    case DType::kS8: return {-128, 127};
-    case DType::kU16: return {0, 65535};
-    case DType::kS16: return {-32768, 32767};
-    case DType::kU4: return {0, 15};
-    case DType::kS4: return {-8, 7};
-    default: return {0, 0};
+    case DType::kU8:
+      return {0, 255};
+    case DType::kS8:
+      return {-128, 127};
+    case DType::kU16:
+      return {0, 65535};
+    case DType::kS16:
+      return {-32768, 32767};
+    case DType::kU4:
+      return {0, 15};
+    case DType::kS4:
+      return {-8, 7};
+    default:
+      return {0, 0};
   }
 }
 
 namespace {
 Status layout_error(const Shape& x, const Shape& scale, const std::string& why) {
-  return {Code::kBadModel, "scale of shape " + scale.to_string() + " does not fit data of shape " + x.to_string() +
-                               ": " + why};
+  return {Code::kBadModel,
+          "scale of shape " + scale.to_string() + " does not fit data of shape " + x.to_string() + ": " + why};
 }
 
 Result<QuantLayout> blocked_layout(QuantLayout q, const Shape& x, const Shape& scale, int axis, int64_t block_size) {
@@ -28,8 +35,9 @@ Result<QuantLayout> blocked_layout(QuantLayout q, const Shape& x, const Shape& s
   const int64_t blocks = (q.size + block_size - 1) / block_size;
   for (int i = 0; i < x.rank(); ++i) {
     if (scale[i] != (i == axis ? blocks : x[i])) {
-      return layout_error(x, scale, "expected " + std::to_string(i == axis ? blocks : x[i]) + " on axis " +
-                                        std::to_string(i) + " for blocks of " + std::to_string(block_size));
+      return layout_error(x, scale,
+                          "expected " + std::to_string(i == axis ? blocks : x[i]) + " on axis " + std::to_string(i) +
+                              " for blocks of " + std::to_string(block_size));
     }
   }
   q.block = block_size;

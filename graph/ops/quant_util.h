@@ -25,10 +25,14 @@ struct ScaleReader {
   explicit ScaleReader(const ConstTensorView& view) : data(view.data), dtype(view.dtype) {}
   float operator[](int64_t i) const {
     switch (dtype) {
-      case DType::kF16: return to_float(static_cast<const Float16*>(data)[i]);
-      case DType::kBf16: return to_float(static_cast<const BFloat16*>(data)[i]);
-      case DType::kS32: return static_cast<float>(static_cast<const int32_t*>(data)[i]);
-      default: return static_cast<const float*>(data)[i];
+      case DType::kF16:
+        return to_float(static_cast<const Float16*>(data)[i]);
+      case DType::kBf16:
+        return to_float(static_cast<const BFloat16*>(data)[i]);
+      case DType::kS32:
+        return static_cast<float>(static_cast<const int32_t*>(data)[i]);
+      default:
+        return static_cast<const float*>(data)[i];
     }
   }
 };
@@ -43,13 +47,19 @@ struct ZeroPointReader {
   int32_t operator[](int64_t i) const {
     switch (dtype) {
       case DType::kU4:
-      case DType::kU8: return static_cast<const uint8_t*>(data)[i];
+      case DType::kU8:
+        return static_cast<const uint8_t*>(data)[i];
       case DType::kS4:
-      case DType::kS8: return static_cast<const int8_t*>(data)[i];
-      case DType::kU16: return static_cast<const uint16_t*>(data)[i];
-      case DType::kS16: return static_cast<const int16_t*>(data)[i];
-      case DType::kS32: return static_cast<const int32_t*>(data)[i];
-      default: return 0;
+      case DType::kS8:
+        return static_cast<const int8_t*>(data)[i];
+      case DType::kU16:
+        return static_cast<const uint16_t*>(data)[i];
+      case DType::kS16:
+        return static_cast<const int16_t*>(data)[i];
+      case DType::kS32:
+        return static_cast<const int32_t*>(data)[i];
+      default:
+        return 0;
     }
   }
 };

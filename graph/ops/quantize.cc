@@ -63,12 +63,13 @@ Status infer_quantize(InferContext& ctx) {
     dtype = ctx.dtype(2);
     SPRUN_TRY(ctx.check(wanted == DType::kUndefined || wanted == dtype, "output_dtype differs from the zero point's"));
   }
-  SPRUN_TRY(ctx.check(quant_range(dtype).max > 0, "cannot quantise to type number " +
-                                                      std::to_string(static_cast<int>(dtype))));
+  SPRUN_TRY(ctx.check(quant_range(dtype).max > 0,
+                      "cannot quantise to type number " + std::to_string(static_cast<int>(dtype))));
   SPRUN_TRY(ctx.check(is_scale_type(ctx.dtype(0)) || ctx.dtype(0) == DType::kS32, "x has an unsupported type"));
   SPRUN_TRY(ctx.check(is_scale_type(ctx.dtype(1)) || ctx.dtype(1) == DType::kS32, "scale has an unsupported type"));
   SPRUN_TRY(check_zero_point(ctx));
-  if (auto layout = layout_of(ctx, ctx.shape(0), ctx.shape(1)); !layout.ok()) return ctx.error(layout.status().message());
+  if (auto layout = layout_of(ctx, ctx.shape(0), ctx.shape(1)); !layout.ok())
+    return ctx.error(layout.status().message());
   ctx.set_output(0, dtype, ctx.shape(0));
   return {};
 }
@@ -84,10 +85,14 @@ struct QuantizeArgs {
 // Value as `precision` would hold it; double stands for exact.
 double round_to(double value, DType precision) {
   switch (precision) {
-    case DType::kF16: return to_float(to_float16(value));
-    case DType::kBf16: return to_float(to_bfloat16(value));
-    case DType::kF32: return static_cast<float>(value);
-    default: return value;
+    case DType::kF16:
+      return to_float(to_float16(value));
+    case DType::kBf16:
+      return to_float(to_bfloat16(value));
+    case DType::kF32:
+      return static_cast<float>(value);
+    default:
+      return value;
   }
 }
 
@@ -166,7 +171,8 @@ Status infer_dequantize(InferContext& ctx) {
                       "cannot dequantise " + std::string(dtype_name(ctx.dtype(0)))));
   SPRUN_TRY(ctx.check(!ctx.has_input(2) || ctx.dtype(2) == ctx.dtype(0), "zero point and data differ in type"));
   SPRUN_TRY(check_zero_point(ctx));
-  if (auto layout = layout_of(ctx, ctx.shape(0), ctx.shape(1)); !layout.ok()) return ctx.error(layout.status().message());
+  if (auto layout = layout_of(ctx, ctx.shape(0), ctx.shape(1)); !layout.ok())
+    return ctx.error(layout.status().message());
   ctx.set_output(0, dtype, ctx.shape(0));
   return {};
 }
@@ -239,12 +245,17 @@ Status run_dynamic_quantize(RunContext& ctx) {
   const auto* state = static_cast<const QuantizeState*>(ctx.state());
   if (state != nullptr && n > 0) {
     const int64_t k = ctx.input(0).shape.rank() == 0 ? 1 : ctx.input(0).shape.back();
-    const kernels::QuantizeRowsArgs args = {.x = x, .ldx = k, .rows = n / k, .k = k, .y = y, .ldy = k,
-                                            .scale = &quant.scale, .zero_point = &quant.zero_point};
-    kernels::quantize_per_tensor(*state->kernel, args, ctx.pool().num_threads(), ctx.scratch(),
-                                 [&](int64_t count, int64_t grain, const auto& fn) {
-                                   ctx.pool().parallel_for(count, grain, fn);
-                                 });
+    const kernels::QuantizeRowsArgs args = {.x = x,
+                                            .ldx = k,
+                                            .rows = n / k,
+                                            .k = k,
+                                            .y = y,
+                                            .ldy = k,
+                                            .scale = &quant.scale,
+                                            .zero_point = &quant.zero_point};
+    kernels::quantize_per_tensor(
+        *state->kernel, args, ctx.pool().num_threads(), ctx.scratch(),
+        [&](int64_t count, int64_t grain, const auto& fn) { ctx.pool().parallel_for(count, grain, fn); });
   } else {
     quant = measure(x, n);
     for (int64_t i = 0; i < n; ++i) {
@@ -257,14 +268,29 @@ Status run_dynamic_quantize(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.name = "QuantizeLinear", .since = 10, .inputs = {2, 3}, .infer = infer_quantize, .run = run_quantize,
+    {.name = "QuantizeLinear",
+     .since = 10,
+     .inputs = {2, 3},
+     .infer = infer_quantize,
+     .run = run_quantize,
      .prepare = prepare_quantize},
     {.name = "DequantizeLinear", .since = 10, .inputs = {2, 3}, .infer = infer_dequantize, .run = run_dequantize},
-    {.name = "DynamicQuantizeLinear", .since = 11, .outputs = {3, 3}, .infer = infer_dynamic_quantize,
-     .run = run_dynamic_quantize, .prepare = prepare_dynamic_quantize},
-    {.domain = "com.microsoft", .name = "QuantizeLinear", .inputs = {2, 3}, .infer = infer_quantize,
-     .run = run_quantize, .prepare = prepare_quantize},
-    {.domain = "com.microsoft", .name = "DequantizeLinear", .inputs = {2, 3}, .infer = infer_dequantize,
+    {.name = "DynamicQuantizeLinear",
+     .since = 11,
+     .outputs = {3, 3},
+     .infer = infer_dynamic_quantize,
+     .run = run_dynamic_quantize,
+     .prepare = prepare_dynamic_quantize},
+    {.domain = "com.microsoft",
+     .name = "QuantizeLinear",
+     .inputs = {2, 3},
+     .infer = infer_quantize,
+     .run = run_quantize,
+     .prepare = prepare_quantize},
+    {.domain = "com.microsoft",
+     .name = "DequantizeLinear",
+     .inputs = {2, 3},
+     .infer = infer_dequantize,
      .run = run_dequantize},
 };
 

@@ -47,8 +47,7 @@ SPRUN_INLINE simd::F32<simd::Avx512> spread_lanes(simd::F32<simd::Avx512> v, int
 
 // A table look-up sees only the low four bits of a word: no mask and no conversion.
 template <int kBits>
-  requires(kBits <= 4)
-struct Decoder<simd::Avx512, kBits> {
+requires(kBits <= 4) struct Decoder<simd::Avx512, kBits> {
   __m512 table;
   SPRUN_INLINE explicit Decoder(int32_t offset) {
     float values[16];
@@ -73,7 +72,7 @@ SPRUN_INLINE simd::F32<simd::Avx2> spread_lanes(simd::F32<simd::Avx2> v, int shi
 template <class Arch, int kBits>
 struct Words {
   static constexpr int64_t kLanes = simd::F32<Arch>::kLanes;
-  static constexpr int64_t kPer = 32 / kBits;            // codes per word = steps per chunk
+  static constexpr int64_t kPer = 32 / kBits;             // codes per word = steps per chunk
   static constexpr int64_t kChunk = (kPer + 1) * kLanes;  // floats of X per chunk, with the sums
   int64_t words, chunks, block_words;
 
@@ -105,8 +104,8 @@ void arrange_words(const NbitsWeight& w, const float* x, float* out) {
 template <class Arch>
 struct BlockLanes {
   using V = simd::F32<Arch>;
-  int64_t per_chunk;   // blocks that a chunk touches
-  int block_shift;     // log2 of the words of a block: also of the lanes of a block inside one chunk
+  int64_t per_chunk;    // blocks that a chunk touches
+  int block_shift;      // log2 of the words of a block: also of the lanes of a block inside one chunk
   typename V::M upper;  // lanes of the second block of two
   static constexpr int kLaneShift = V::kLanes == 16 ? 4 : V::kLanes == 8 ? 3 : 2;
 

@@ -9,12 +9,12 @@ namespace sprun::kernels {
 //   w(n, k) = (q(n, k) - zero(n, k / block_size)) * scale(n, k / block_size)
 struct NbitsWeight {
   int64_t n = 0, k = 0;
-  int64_t block_size = 32, blocks = 0;    // blocks = ceil(K / block_size); block_size a power of two from 16
+  int64_t block_size = 32, blocks = 0;  // blocks = ceil(K / block_size); block_size a power of two from 16
   int bits = 4;
-  const uint8_t* data = nullptr;          // [N, blocks, block_size * bits / 8], low bits first, any alignment
-  const float* scale = nullptr;           // [N, blocks]
-  const uint8_t* zero_u8 = nullptr;       // [N, blocks], one byte each; null with zero_f32 null: 2^(bits - 1)
-  const float* zero_f32 = nullptr;        // [N, blocks]
+  const uint8_t* data = nullptr;     // [N, blocks, block_size * bits / 8], low bits first, any alignment
+  const float* scale = nullptr;      // [N, blocks]
+  const uint8_t* zero_u8 = nullptr;  // [N, blocks], one byte each; null with zero_f32 null: 2^(bits - 1)
+  const float* zero_f32 = nullptr;   // [N, blocks]
 
   int64_t row_bytes() const { return blocks * block_size * bits / 8; }
   int64_t padded_k() const { return blocks * block_size; }

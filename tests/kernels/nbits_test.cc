@@ -23,7 +23,11 @@ struct Problem {
 class Data {
  public:
   explicit Data(const Problem& p) : problem_(p), engine_(7) {
-    w_ = {.n = p.n, .k = p.k, .block_size = p.block_size, .blocks = (p.k + p.block_size - 1) / p.block_size, .bits = p.bits};
+    w_ = {.n = p.n,
+          .k = p.k,
+          .block_size = p.block_size,
+          .blocks = (p.k + p.block_size - 1) / p.block_size,
+          .bits = p.bits};
     const int64_t blocks = w_.n * w_.blocks;
     bytes_.resize(static_cast<size_t>(w_.n * w_.row_bytes() + 1));
     for (uint8_t& b : bytes_) b = static_cast<uint8_t>(engine_());
@@ -43,8 +47,14 @@ class Data {
     std::vector<float> x(static_cast<size_t>(problem_.m * stride), std::nanf(""));
     for (int64_t m = 0; m < problem_.m; ++m) kernel.arrange(w_, x_.data() + m * problem_.k, x.data() + m * stride);
     std::vector<float> y(static_cast<size_t>(problem_.m * ldy), 777.0F);
-    kernel.gemv({.w = w_, .m = problem_.m, .x = x.data(), .x_stride = stride,
-                 .bias = with_bias ? bias_.data() : nullptr, .y = y.data(), .ldy = ldy}, n_begin, n_end);
+    kernel.gemv({.w = w_,
+                 .m = problem_.m,
+                 .x = x.data(),
+                 .x_stride = stride,
+                 .bias = with_bias ? bias_.data() : nullptr,
+                 .y = y.data(),
+                 .ldy = ldy},
+                n_begin, n_end);
     return y;
   }
 

@@ -59,15 +59,20 @@ NodeCall make_call(const Case& c) {
     const Shape shape = c.trans ? Shape{c.n[i], c.x.back()} : Shape{c.x.back(), c.n[i]};
     call.inputs.push_back(byte_tensor(shape, c.unsigned_w, 2 + i));
   }
-  for (uint32_t i = 0; i < count; ++i) call.inputs.push_back(c.per_channel ? scales(c.n[i], 10 + i) : tensor_of<float>({}, {0.01f}));
+  for (uint32_t i = 0; i < count; ++i)
+    call.inputs.push_back(c.per_channel ? scales(c.n[i], 10 + i) : tensor_of<float>({}, {0.01f}));
   for (uint32_t i = 0; i < count; ++i) {
     const int64_t zeros = c.per_channel ? c.n[i] : 1;
     call.inputs.push_back(c.w_zero ? byte_tensor({zeros}, c.unsigned_w, 15 + i) : Tensor());
   }
-  for (uint32_t i = 0; i < count; ++i) call.inputs.push_back(c.bias ? random_tensor<float>({c.n[i]}, 20 + i) : Tensor());
+  for (uint32_t i = 0; i < count; ++i)
+    call.inputs.push_back(c.bias ? random_tensor<float>({c.n[i]}, 20 + i) : Tensor());
   add_params(call, c);
-  call.attrs = {{"num_weights", int64_t{count}}, {"trans_w", int64_t{c.trans}}, {"split", int64_t{c.split}},
-                {"activation", c.activation}, {"x_quant", c.x_quant}};
+  call.attrs = {{"num_weights", int64_t{count}},
+                {"trans_w", int64_t{c.trans}},
+                {"split", int64_t{c.split}},
+                {"activation", c.activation},
+                {"x_quant", c.x_quant}};
   call.num_outputs = c.split ? count : 1;
   call.threads = c.threads;
   return call;
@@ -115,7 +120,8 @@ TEST(LinearInt8, EqualsThePlainLoopForManySizes) {
     for (int64_t k : {1, 7, 66, 200}) {
       for (int64_t n : {1, 31, 65}) {
         for (int threads : {1, 2}) {
-          EXPECT_LT(difference_of({.x = {m, k}, .n = {n}, .trans = n == 31, .w_zero = true, .threads = threads}), kTolerance)
+          EXPECT_LT(difference_of({.x = {m, k}, .n = {n}, .trans = n == 31, .w_zero = true, .threads = threads}),
+                    kTolerance)
               << m << " " << k << " " << n;
         }
       }
@@ -144,15 +150,18 @@ TEST(LinearInt8, QuantisesItsResult) {
 TEST(LinearInt8, EqualsTheChainOfOnnxOps) {
   const Case c = {.x = {2, 9, 64}, .n = {48}, .unsigned_w = true, .w_zero = true};
   const NodeCall call = make_call(c);
-  const auto quantised = run_node({.domain = "", .op = "DynamicQuantizeLinear", .inputs = {call.inputs[0]}, .num_outputs = 3});
+  const auto quantised =
+      run_node({.domain = "", .op = "DynamicQuantizeLinear", .inputs = {call.inputs[0]}, .num_outputs = 3});
   ASSERT_TRUE(quantised.ok());
-  const Tensor sums = output_of({.domain = "", .op = "MatMulInteger",
+  const Tensor sums = output_of({.domain = "",
+                                 .op = "MatMulInteger",
                                  .inputs = {(*quantised)[0], call.inputs[1], (*quantised)[2], call.inputs[3]}});
   Tensor want = Tensor::allocate(DType::kF32, sums.shape()).value();
   const float x_scale = *(*quantised)[1].as<float>();
   for (int64_t i = 0; i < sums.num_elements(); ++i) {
     const float factor = x_scale * call.inputs[2].as<float>()[i % 48];
-    want.mutable_view().as<float>()[i] = static_cast<float>(sums.as<int32_t>()[i]) * factor + call.inputs[4].as<float>()[i % 48];
+    want.mutable_view().as<float>()[i] =
+        static_cast<float>(sums.as<int32_t>()[i]) * factor + call.inputs[4].as<float>()[i % 48];
   }
   NodeCall packed = call;
   packed.constants = true;

@@ -33,8 +33,12 @@ NodeCall make_call(const Case& c) {
     call.inputs.push_back(present ? random_tensor<float>({c.n[i]}, 20 + i) : Tensor());
   }
   if (c.residual) call.inputs.push_back(random_tensor<float>(*c.residual, 40));
-  call.attrs = {{"num_weights", int64_t{count}}, {"trans_w", int64_t{c.trans}}, {"split", int64_t{c.split}},
-                {"activation", c.activation}, {"alpha", c.alpha}, {"precision", c.precision}};
+  call.attrs = {{"num_weights", int64_t{count}},
+                {"trans_w", int64_t{c.trans}},
+                {"split", int64_t{c.split}},
+                {"activation", c.activation},
+                {"alpha", c.alpha},
+                {"precision", c.precision}};
   call.num_outputs = c.split ? count : 1;
   call.constants = c.constant;
   call.threads = c.threads;
@@ -72,13 +76,15 @@ TEST(Linear, EqualsDoubleForManySizes) {
 
 TEST(Linear, AppliesEveryActivationAfterBiasAndAlpha) {
   for (const char* name : {"none", "relu", "gelu_erf", "gelu_tanh", "silu", "tanh", "sigmoid", "quick_gelu"}) {
-    EXPECT_LT(error_of({.x = {2, 3, 40}, .n = {24}, .bias = true, .activation = name, .alpha = 0.5f}), kTolerance) << name;
+    EXPECT_LT(error_of({.x = {2, 3, 40}, .n = {24}, .bias = true, .activation = name, .alpha = 0.5f}), kTolerance)
+        << name;
   }
 }
 
 TEST(Linear, AddsTheResidualAfterTheActivation) {
   for (const Shape& residual : {Shape{2, 3, 24}, Shape{3, 24}, Shape{24}, Shape{2, 1, 24}, Shape{2, 3, 1}, Shape{}}) {
-    EXPECT_LT(error_of({.x = {2, 3, 40}, .n = {24}, .bias = true, .activation = "tanh", .residual = residual}), kTolerance)
+    EXPECT_LT(error_of({.x = {2, 3, 40}, .n = {24}, .bias = true, .activation = "tanh", .residual = residual}),
+              kTolerance)
         << residual.to_string();
   }
 }
@@ -86,8 +92,9 @@ TEST(Linear, AddsTheResidualAfterTheActivation) {
 TEST(Linear, JoinsOrSplitsSeveralWeights) {
   for (bool split : {false, true}) {
     for (int threads : {1, 2}) {
-      EXPECT_LT(error_of({.x = {9, 70}, .n = {33, 64, 5}, .trans = split, .bias = true, .split = split, .threads = threads}),
-                kTolerance);
+      EXPECT_LT(
+          error_of({.x = {9, 70}, .n = {33, 64, 5}, .trans = split, .bias = true, .split = split, .threads = threads}),
+          kTolerance);
     }
   }
   EXPECT_LT(error_of({.x = {2, 4, 16}, .n = {10, 20}, .residual = Shape{2, 4, 30}}), kTolerance);
@@ -115,8 +122,13 @@ TEST(Linear, QuantisesPerRowAndChannelForInt8) {
   const double error = error_of({.x = {7, 64}, .n = {40}, .bias = true, .precision = "int8", .alpha = 0.5f});
   EXPECT_LT(error, 64 * 0.5 * (1.0 / 127 + 2.0 / 255));
   EXPECT_GT(error, 1e-5) << "nothing was rounded";
-  const Case merged = {.x = {7, 64}, .n = {40, 9}, .trans = true, .split = true, .activation = "silu",
-                       .precision = "int8", .threads = 2};
+  const Case merged = {.x = {7, 64},
+                       .n = {40, 9},
+                       .trans = true,
+                       .split = true,
+                       .activation = "silu",
+                       .precision = "int8",
+                       .threads = 2};
   EXPECT_LT(error_of(merged), 1.0);
   EXPECT_LT(error_of({.x = {7, 64}, .n = {40}, .precision = "int8", .residual = Shape{7, 40}}), 1.0);
 }

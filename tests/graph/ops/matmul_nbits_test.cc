@@ -18,7 +18,8 @@ struct Case {
 
 NodeCall make_call(const Case& c) {
   const int64_t blocks = (c.k + c.block_size - 1) / c.block_size;
-  NodeCall call = {.domain = "com.microsoft", .op = "MatMulNBits",
+  NodeCall call = {.domain = "com.microsoft",
+                   .op = "MatMulNBits",
                    .inputs = {random_tensor<float>({2, c.m, c.k}, 1),
                               random_tensor<uint8_t>({c.n, blocks, c.block_size * c.bits / 8}, 2),
                               random_tensor<float>({c.n, blocks}, 3)}};

@@ -29,21 +29,37 @@ void expect_equal_to_double(NodeCall call, double tolerance = 1e-4) {
 
 TEST(MatMul, EqualsDoubleForBatchesAndVectors) {
   const std::pair<Shape, Shape> shapes[] = {
-      {{3, 5}, {5, 7}},       {{2, 3, 5}, {5, 7}},          {{2, 3, 5}, {2, 5, 7}},   {{3, 5}, {4, 5, 7}},
-      {{2, 1, 3, 5}, {4, 5, 7}}, {{5}, {5}},                {{5}, {5, 7}},            {{5}, {2, 5, 7}},
-      {{3, 5}, {5}},          {{2, 3, 5}, {5}},             {{12, 40, 64}, {12, 64, 50}}, {{2, 8, 1, 64}, {2, 8, 64, 33}},
-      {{64, 130}, {130, 200}}, {{1, 300}, {300, 500}},      {{6, 20, 30}, {1, 30, 40}}, {{0, 5}, {5, 7}},
-      {{3, 0}, {0, 7}},       {{1, 3, 5}, {0, 5, 7}},
+      {{3, 5}, {5, 7}},
+      {{2, 3, 5}, {5, 7}},
+      {{2, 3, 5}, {2, 5, 7}},
+      {{3, 5}, {4, 5, 7}},
+      {{2, 1, 3, 5}, {4, 5, 7}},
+      {{5}, {5}},
+      {{5}, {5, 7}},
+      {{5}, {2, 5, 7}},
+      {{3, 5}, {5}},
+      {{2, 3, 5}, {5}},
+      {{12, 40, 64}, {12, 64, 50}},
+      {{2, 8, 1, 64}, {2, 8, 64, 33}},
+      {{64, 130}, {130, 200}},
+      {{1, 300}, {300, 500}},
+      {{6, 20, 30}, {1, 30, 40}},
+      {{0, 5}, {5, 7}},
+      {{3, 0}, {0, 7}},
+      {{1, 3, 5}, {0, 5, 7}},
   };
   for (const auto& [a, b] : shapes) {
     SCOPED_TRACE(a.to_string() + b.to_string());
-    expect_equal_to_double({.domain = "", .op = "MatMul", .inputs = {random_tensor<float>(a, 1), random_tensor<float>(b, 2)}});
+    expect_equal_to_double(
+        {.domain = "", .op = "MatMul", .inputs = {random_tensor<float>(a, 1), random_tensor<float>(b, 2)}});
   }
 }
 
 TEST(MatMul, RefusesShapesThatDoNotFit) {
   for (const auto& [a, b] : {std::pair<Shape, Shape>{{3, 5}, {4, 7}}, {{}, {4}}, {{2, 3, 5}, {3, 5, 7}}}) {
-    EXPECT_FALSE(run_node({.domain = "", .op = "MatMul", .inputs = {random_tensor<float>(a, 1), random_tensor<float>(b, 2)}}).ok());
+    EXPECT_FALSE(
+        run_node({.domain = "", .op = "MatMul", .inputs = {random_tensor<float>(a, 1), random_tensor<float>(b, 2)}})
+            .ok());
   }
 }
 
@@ -55,9 +71,11 @@ TEST(FusedMatMul, TransposesMatricesAndBatches) {
     const Shape a = tba ? Shape{rows_a, 3, cols_a} : Shape{3, rows_a, cols_a};
     const Shape b = tbb ? Shape{rows_b, 3, cols_b} : Shape{3, rows_b, cols_b};
     SCOPED_TRACE(flags);
-    expect_equal_to_double({.domain = "com.microsoft", .op = "FusedMatMul",
-                            .inputs = {random_tensor<float>(a, 1), random_tensor<float>(b, 2)},
-                            .attrs = {{"transA", ta}, {"transB", tb}, {"transBatchA", tba}, {"transBatchB", tbb}, {"alpha", 0.5f}}});
+    expect_equal_to_double(
+        {.domain = "com.microsoft",
+         .op = "FusedMatMul",
+         .inputs = {random_tensor<float>(a, 1), random_tensor<float>(b, 2)},
+         .attrs = {{"transA", ta}, {"transB", tb}, {"transBatchA", tba}, {"transBatchB", tbb}, {"alpha", 0.5f}}});
   }
 }
 
@@ -69,7 +87,8 @@ TEST(FusedMatMul, TransposedBatchEqualsATransposedInput) {
     moved.mutable_view().as<float>()[i] = a.as<float>()[i / 5 % 4 * 15 + i / 20 * 5 + i % 5];
   }
   const Tensor want = output_of({.domain = "", .op = "MatMul", .inputs = {moved, b}});
-  const Tensor got = output_of({.domain = "com.microsoft", .op = "FusedMatMul", .inputs = {a, b}, .attrs = {{"transBatchA", int64_t{1}}}});
+  const Tensor got = output_of(
+      {.domain = "com.microsoft", .op = "FusedMatMul", .inputs = {a, b}, .attrs = {{"transBatchA", int64_t{1}}}});
   EXPECT_LT(max_difference(got, want), 1e-6);
 }
 
@@ -82,8 +101,13 @@ TEST(Gemm, EqualsDoubleForEveryC) {
       for (float beta : {1.0f, 0.25f}) {
         for (const char* activation : {"", "Relu", "LeakyRelu", "Sigmoid"}) {
           SCOPED_TRACE(c.to_string() + activation);
-          expect_equal_to_double({.domain = "com.microsoft", .op = "FusedGemm", .inputs = {a, b, random_tensor<float>(c, 3)},
-                                  .attrs = {{"transA", ta}, {"transB", tb}, {"alpha", 0.5f}, {"beta", beta},
+          expect_equal_to_double({.domain = "com.microsoft",
+                                  .op = "FusedGemm",
+                                  .inputs = {a, b, random_tensor<float>(c, 3)},
+                                  .attrs = {{"transA", ta},
+                                            {"transB", tb},
+                                            {"alpha", 0.5f},
+                                            {"beta", beta},
                                             {"activation", std::string(activation)}}});
         }
       }
@@ -104,35 +128,53 @@ TEST(Einsum, EqualsDoubleForProducts) {
     Shape a, b;
   };
   const Product products[] = {
-      {"bhqd,bhkd->bhqk", {2, 3, 9, 16}, {2, 3, 11, 16}}, {"bqhd,bkhd->bhqk", {2, 9, 3, 16}, {2, 11, 3, 16}},
-      {"bhqk,bkhd->bqhd", {2, 3, 9, 11}, {2, 11, 3, 16}}, {"abc,cd->abd", {2, 3, 5}, {5, 40}},
-      {"abc,dc->abd", {2, 3, 5}, {40, 5}},                {"ij,jk->ki", {7, 8}, {8, 9}},
-      {"i,j->ij", {5}, {40}},                             {"i,i->", {50}, {50}},
-      {"...ij,...jk", {2, 3, 4}, {4, 5}},                 {"...ij,jk->...ik", {2, 1, 3, 4}, {4, 5}},
-      {"ii,i->i", {6, 6}, {6}},                           {"abc,abd->d", {2, 3, 4}, {2, 3, 5}},
-      {"ab,cd->dbca", {2, 3}, {4, 5}},                    {"abc,bd->ad", {3, 4, 5}, {4, 6}},
-      {"bqd,dhk->bqhk", {2, 5, 12}, {12, 3, 8}},          {"ab, b -> a", {3, 1}, {4}},
-      {"ab,ab->ab", {30, 40}, {30, 40}},                  {"Aa,aB->AB", {3, 4}, {4, 5}},
+      {"bhqd,bhkd->bhqk", {2, 3, 9, 16}, {2, 3, 11, 16}},
+      {"bqhd,bkhd->bhqk", {2, 9, 3, 16}, {2, 11, 3, 16}},
+      {"bhqk,bkhd->bqhd", {2, 3, 9, 11}, {2, 11, 3, 16}},
+      {"abc,cd->abd", {2, 3, 5}, {5, 40}},
+      {"abc,dc->abd", {2, 3, 5}, {40, 5}},
+      {"ij,jk->ki", {7, 8}, {8, 9}},
+      {"i,j->ij", {5}, {40}},
+      {"i,i->", {50}, {50}},
+      {"...ij,...jk", {2, 3, 4}, {4, 5}},
+      {"...ij,jk->...ik", {2, 1, 3, 4}, {4, 5}},
+      {"ii,i->i", {6, 6}, {6}},
+      {"abc,abd->d", {2, 3, 4}, {2, 3, 5}},
+      {"ab,cd->dbca", {2, 3}, {4, 5}},
+      {"abc,bd->ad", {3, 4, 5}, {4, 6}},
+      {"bqd,dhk->bqhk", {2, 5, 12}, {12, 3, 8}},
+      {"ab, b -> a", {3, 1}, {4}},
+      {"ab,ab->ab", {30, 40}, {30, 40}},
+      {"Aa,aB->AB", {3, 4}, {4, 5}},
   };
   for (const Product& p : products) {
     SCOPED_TRACE(p.equation);
-    expect_equal_to_double({.domain = "", .op = "Einsum", .inputs = {random_tensor<float>(p.a, 1), random_tensor<float>(p.b, 2)},
+    expect_equal_to_double({.domain = "",
+                            .op = "Einsum",
+                            .inputs = {random_tensor<float>(p.a, 1), random_tensor<float>(p.b, 2)},
                             .attrs = {{"equation", std::string(p.equation)}}});
   }
 }
 
 TEST(Einsum, MultipliesThreeOperands) {
-  const Tensor a = random_tensor<float>({2, 3}, 1), b = random_tensor<float>({3, 4}, 2), c = random_tensor<float>({4, 5}, 3);
+  const Tensor a = random_tensor<float>({2, 3}, 1), b = random_tensor<float>({3, 4}, 2),
+               c = random_tensor<float>({4, 5}, 3);
   const Tensor ab = output_of({.domain = "", .op = "MatMul", .inputs = {a, b}});
   const Tensor want = output_of({.domain = "", .op = "MatMul", .inputs = {ab, c}});
-  const Tensor got = output_of({.domain = "", .op = "Einsum", .inputs = {a, b, c}, .attrs = {{"equation", std::string("ij,jk,kl->il")}}});
+  const Tensor got = output_of(
+      {.domain = "", .op = "Einsum", .inputs = {a, b, c}, .attrs = {{"equation", std::string("ij,jk,kl->il")}}});
   EXPECT_LT(max_difference(got, want), 1e-5);
 }
 
 TEST(Einsum, RefusesBrokenEquations) {
-  for (const char* equation : {"", "ij", "ij,jk,kl", "ij,jk->ikz", "ij,jk->ii", "i.j,jk", "ij,jk->i-k", "ijk,jk", "ij,kj,", "i1,1k"}) {
-    EXPECT_FALSE(run_node({.domain = "", .op = "Einsum", .inputs = {random_tensor<float>({2, 3}, 1), random_tensor<float>({3, 4}, 2)},
-                           .attrs = {{"equation", std::string(equation)}}}).ok()) << equation;
+  for (const char* equation :
+       {"", "ij", "ij,jk,kl", "ij,jk->ikz", "ij,jk->ii", "i.j,jk", "ij,jk->i-k", "ijk,jk", "ij,kj,", "i1,1k"}) {
+    EXPECT_FALSE(run_node({.domain = "",
+                           .op = "Einsum",
+                           .inputs = {random_tensor<float>({2, 3}, 1), random_tensor<float>({3, 4}, 2)},
+                           .attrs = {{"equation", std::string(equation)}}})
+                     .ok())
+        << equation;
   }
 }
 
@@ -161,12 +203,19 @@ TEST(IntegerProducts, AreTheSameWithPackedWeights) {
     const Tensor a_scale = tensor_of<float>({}, {0.01f}), bias = random_tensor<float>({37}, 6);
     expect_same_with_constant_weight({.domain = "", .op = "MatMulInteger", .inputs = {a, b, a_zero, b_zero}}, 0);
     expect_same_with_constant_weight({.domain = "", .op = "MatMulInteger", .inputs = {a, b}}, 0);
-    expect_same_with_constant_weight({.domain = "com.microsoft", .op = "MatMulIntegerToFloat",
-                                      .inputs = {a, b, a_scale, b_scale, a_zero, b_zero, bias}}, 0.02);
-    expect_same_with_constant_weight({.domain = "com.microsoft", .op = "DynamicQuantizeMatMul",
-                                      .inputs = {random_tensor<float>({3, 4, 50}, 7), b, b_scale, b_zero, bias}}, 0.02);
-    expect_same_with_constant_weight({.domain = "", .op = "QLinearMatMul",
-                                      .inputs = {a, a_scale, a_zero, b, b_scale, b_zero, tensor_of<float>({}, {50.0f}), a_zero}}, 0);
+    expect_same_with_constant_weight({.domain = "com.microsoft",
+                                      .op = "MatMulIntegerToFloat",
+                                      .inputs = {a, b, a_scale, b_scale, a_zero, b_zero, bias}},
+                                     0.02);
+    expect_same_with_constant_weight({.domain = "com.microsoft",
+                                      .op = "DynamicQuantizeMatMul",
+                                      .inputs = {random_tensor<float>({3, 4, 50}, 7), b, b_scale, b_zero, bias}},
+                                     0.02);
+    expect_same_with_constant_weight(
+        {.domain = "",
+         .op = "QLinearMatMul",
+         .inputs = {a, a_scale, a_zero, b, b_scale, b_zero, tensor_of<float>({}, {50.0f}), a_zero}},
+        0);
   }
 }
 
@@ -175,7 +224,8 @@ TEST(IntegerProducts, TakeZeroPointsPerRow) {
   const Tensor y = output_of({.domain = "", .op = "MatMulInteger", .inputs = {a, b, zero}});
   for (int64_t i = 0; i < 4; ++i) {
     int32_t sum = 0;
-    for (int64_t k = 0; k < 3; ++k) sum += (a.as<uint8_t>()[i * 3 + k] - zero.as<uint8_t>()[i]) * b.as<uint8_t>()[k * 5 + 2];
+    for (int64_t k = 0; k < 3; ++k)
+      sum += (a.as<uint8_t>()[i * 3 + k] - zero.as<uint8_t>()[i]) * b.as<uint8_t>()[k * 5 + 2];
     EXPECT_EQ(y.as<int32_t>()[i * 5 + 2], sum);
   }
   EXPECT_FALSE(run_node({.domain = "", .op = "MatMulInteger", .inputs = {a, b, bytes({3}, false, 3)}}).ok());

@@ -20,8 +20,8 @@ struct NodeCall {
   std::vector<Tensor> inputs;  // empty Tensor: absent
   std::vector<std::pair<std::string, Attr>> attrs = {};
   size_t num_outputs = 1;
-  int version = 0;             // 0: 28 for ai.onnx, 1 otherwise
-  bool constants = false;      // every input but the first is a constant: weights are packed
+  int version = 0;         // 0: 28 for ai.onnx, 1 otherwise
+  bool constants = false;  // every input but the first is a constant: weights are packed
   int threads = 1;
 };
 
@@ -72,18 +72,25 @@ Tensor random_tensor(const Shape& shape, uint32_t seed) {
 inline Tensor as_double(const Tensor& x) {
   if (x.empty()) return x;
   Tensor y = Tensor::allocate(DType::kF64, x.shape()).value();
-  for (int64_t i = 0; i < x.num_elements(); ++i) y.mutable_view().as<double>()[i] = static_cast<double>(x.as<float>()[i]);
+  for (int64_t i = 0; i < x.num_elements(); ++i)
+    y.mutable_view().as<double>()[i] = static_cast<double>(x.as<float>()[i]);
   return y;
 }
 
 inline double element(const Tensor& x, int64_t i) {
   switch (x.dtype()) {
-    case DType::kF32: return static_cast<double>(x.as<float>()[i]);
-    case DType::kF64: return x.as<double>()[i];
-    case DType::kU8: return x.as<uint8_t>()[i];
-    case DType::kS8: return x.as<int8_t>()[i];
-    case DType::kS32: return x.as<int32_t>()[i];
-    default: return std::nan("");
+    case DType::kF32:
+      return static_cast<double>(x.as<float>()[i]);
+    case DType::kF64:
+      return x.as<double>()[i];
+    case DType::kU8:
+      return x.as<uint8_t>()[i];
+    case DType::kS8:
+      return x.as<int8_t>()[i];
+    case DType::kS32:
+      return x.as<int32_t>()[i];
+    default:
+      return std::nan("");
   }
 }
 
