@@ -333,7 +333,7 @@ Status prepare_einsum(PrepareContext& ctx) {
   auto state = std::make_unique<EinsumState>();
   SPRUN_ASSIGN(state->problem, make_problem(ctx.attrs().get_string("equation", ""), shapes));
   state->is_gemm = shapes.size() == 2 && as_gemm(state->problem, state->gemm);
-  if (state->is_gemm && ctx.input(0).dtype == DType::kF32) {
+  if (state->is_gemm && is_float(ctx.input(0).dtype) && ctx.input(0).dtype != DType::kF64) {
     SPRUN_ASSIGN(state->product, FloatProduct::prepare(ctx, state->gemm, 0, 1));
   }
   ctx.state = std::move(state);
@@ -358,8 +358,7 @@ Status run_with(RunContext& ctx, const Problem& problem, const BatchedGemm* gemm
 Status run_einsum(RunContext& ctx) {
   if (const auto* state = static_cast<const EinsumState*>(ctx.state())) {
     if (!state->product) return run_with(ctx, state->problem, state->is_gemm ? &state->gemm : nullptr);
-    state->product->run(ctx.pool(), ctx.input(0).as<float>(), ctx.input(1).as<float>(), ctx.output(0).as<float>(), {},
-                        ctx.scratch());
+    state->product->run(ctx.pool(), ctx.input(0).data, ctx.input(1).data, ctx.output(0).data, {}, ctx.scratch());
     return {};
   }
   auto problem = problem_of(ctx);

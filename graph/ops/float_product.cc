@@ -1,6 +1,9 @@
 #include "graph/ops/float_product.h"
 
+#include <algorithm>
 #include <utility>
+
+#include "kernels/elementwise/elementwise.h"
 
 namespace sprun::graph {
 namespace {
@@ -53,6 +56,7 @@ Result<std::unique_ptr<const FloatProduct>> FloatProduct::prepare(PrepareContext
   std::unique_ptr<const FloatProduct> none;
   std::unique_ptr<FloatProduct> made(new FloatProduct());
   FloatProduct& p = *made;
+  const std::array<int, 2> inputs = {a, b};
   p.g_ = gemm;
   if (gemm.m == 0 || gemm.n == 0 || gemm.k == 0 || gemm.num_batches() == 0) return none;
   tidy_strides(p.g_);
@@ -78,6 +82,7 @@ Result<std::unique_ptr<const FloatProduct>> FloatProduct::prepare(PrepareContext
     ctx.unread_inputs.push_back(b);
   }
   p.choose_mode(ctx);
+  p.plan_widening(ctx, inputs[0], inputs[1]);
   ctx.kernel = std::string(p.kernel_->name) + (p.packed_.data ? "" : " (packs B)");
   ctx.regime = gemm_regime(p.g_.m);
   ctx.flops = 2.0 * static_cast<double>(gemm.m) * static_cast<double>(gemm.n) * static_cast<double>(gemm.k) *
@@ -117,14 +122,58 @@ kernels::GemmF32Args FloatProduct::args_for(const Operands& operands, const Batc
           .epilogue = operands.epilogue};
 }
 
-void FloatProduct::run(ThreadPool& pool, const float* a, const float* b, float* c, const kernels::Epilogue& epilogue,
+// Scratch starts with the widened operands. `a` and `b` are the inputs in the caller's order.
+void FloatProduct::plan_widening(PrepareContext& ctx, int a, int b) {
+  dtype_ = ctx.input(a).dtype;
+  if (dtype_ == DType::kF32) return;
+  const auto is_packed = [&ctx](int input) {
+    return std::find(ctx.unread_inputs.begin(), ctx.unread_inputs.end(), input) != ctx.unread_inputs.end();
+  };
+  wide_a_ = is_packed(a) ? 0 : ctx.input(a).num_elements();
+  wide_b_ = is_packed(b) ? 0 : ctx.input(b).num_elements();
+  wide_c_ = ctx.output(0).num_elements();
+  for (int64_t count : {wide_a_, wide_b_, wide_c_}) ctx.scratch_bytes += align_scratch(count * 4);
+}
+
+void FloatProduct::run(ThreadPool& pool, const void* a, const void* b, void* c, const kernels::Epilogue& epilogue,
                        void* scratch) const {
   if (pool.num_threads() > workers_) {  // scratch is for fewer
     ThreadPool serial(1);
     return run(serial, a, b, c, epilogue, scratch);
   }
-  const Operands operands = {swapped_ ? b : a, swapped_ ? a : b, c, epilogue};
   char* memory = static_cast<char*>(scratch);
+  if (dtype_ == DType::kF32) {
+    return run_f32(pool, static_cast<const float*>(a), static_cast<const float*>(b), static_cast<float*>(c), epilogue,
+                   memory);
+  }
+  constexpr int64_t kGrain = 16384;
+  const kernels::ElementwiseKernel& convert = *kernels::best_elementwise().kernel;
+  const bool half = dtype_ == DType::kF16;
+  const auto take = [&memory](int64_t count) {
+    float* at = reinterpret_cast<float*>(memory);
+    memory += align_scratch(count * 4);
+    return at;
+  };
+  const auto widen = [&](const void* from, int64_t count) {
+    float* to = take(count);
+    pool.parallel_for(count, kGrain, [&](int64_t begin, int64_t end, int) {
+      (half ? convert.f16_to_f32 : convert.bf16_to_f32)(static_cast<const uint16_t*>(from) + begin, to + begin,
+                                                        end - begin);
+    });
+    return to;
+  };
+  const float* wide_a = widen(a, wide_a_);
+  const float* wide_b = widen(b, wide_b_);
+  float* wide_c = take(wide_c_);
+  run_f32(pool, wide_a, wide_b, wide_c, epilogue, memory);
+  pool.parallel_for(wide_c_, kGrain, [&](int64_t begin, int64_t end, int) {
+    (half ? convert.f32_to_f16 : convert.f32_to_bf16)(wide_c + begin, static_cast<uint16_t*>(c) + begin, end - begin);
+  });
+}
+
+void FloatProduct::run_f32(ThreadPool& pool, const float* a, const float* b, float* c,
+                           const kernels::Epilogue& epilogue, char* memory) const {
+  const Operands operands = {swapped_ ? b : a, swapped_ ? a : b, c, epilogue};
   const int64_t entries = g_.num_batches();
   if (!per_worker_) {
     for (int64_t entry = 0; entry < entries; ++entry) run_entry(pool, operands, entry, memory);

@@ -1,7 +1,8 @@
 // Gemm (ai.onnx, every version) and FusedGemm (com.microsoft): Y = act(alpha * op(A) op(B) + beta * C).
 //
 // C broadcasts to [M, N] in one direction; the `broadcast` attribute of version 6 asks for what later versions always
-// do, so it is not read. float32 runs on float_product.h, with C as bias or residual of the product where it can be.
+// do, so it is not read. Floats up to 32 bits run on float_product.h, with C as bias or residual of the product where
+// it can be.
 #include <cmath>
 #include <string>
 
@@ -104,7 +105,7 @@ std::optional<kernels::Activation> kernel_activation(std::string_view name) {
 }
 
 Status prepare_gemm(PrepareContext& ctx) {
-  if (ctx.input(0).dtype != DType::kF32) {
+  if (!is_float(ctx.input(0).dtype) || ctx.input(0).dtype == DType::kF64) {
     ctx.rejected.push_back({"gemm_f32", "element type is " + std::string(dtype_name(ctx.input(0).dtype))});
     return {};
   }
@@ -116,7 +117,8 @@ Status prepare_gemm(PrepareContext& ctx) {
   state->epilogue.alpha = ctx.attrs().get_float("alpha", 1.0f);
   if (ctx.has_input(2)) {
     const Shape& c = ctx.input(2).shape;
-    const bool plain = ctx.attrs().get_float("beta", 1.0f) == 1.0f;
+    // 16-bit C would have to be widened first: added afterwards, as are those that broadcast otherwise.
+    const bool plain = ctx.attrs().get_float("beta", 1.0f) == 1.0f && ctx.input(2).dtype == DType::kF32;
     const bool row = c.rank() >= 1 && c.back() == plan.gemm.n && c.num_elements() == plan.gemm.n;
     state->c_role = plain && row                                                         ? CRole::kBias
                     : plain && c == plan.out && activation == kernels::Activation::kNone ? CRole::kResidual
@@ -134,23 +136,23 @@ void finish(RunContext& ctx, bool add_c) {
   add_and_activate(ctx, add_c ? ctx.input(2).as<T>() : nullptr, strides, ctx.output(0).as<T>());
 }
 
-void run_prepared(RunContext& ctx, const GemmState& state) {
+Status run_prepared(RunContext& ctx, const GemmState& state) {
   kernels::Epilogue epilogue = state.epilogue;
   if (state.c_role == CRole::kBias) epilogue.bias = ctx.input(2).as<float>();
   if (state.c_role == CRole::kResidual) {
     epilogue.residual = ctx.input(2).as<float>();
     epilogue.ld_residual = ctx.output(0).shape.back();
   }
-  state.product->run(ctx.pool(), ctx.input(0).as<float>(), ctx.input(1).as<float>(), ctx.output(0).as<float>(),
-                     epilogue, ctx.scratch());
-  if (state.c_role == CRole::kAfter || state.activate_after) finish<float>(ctx, state.c_role == CRole::kAfter);
+  state.product->run(ctx.pool(), ctx.input(0).data, ctx.input(1).data, ctx.output(0).data, epilogue, ctx.scratch());
+  if (state.c_role != CRole::kAfter && !state.activate_after) return {};
+  return dispatch_real(ctx, ctx.output(0).dtype, [&](auto tag) {
+    finish<typename decltype(tag)::type>(ctx, state.c_role == CRole::kAfter);
+    return Status();
+  });
 }
 
 Status run_gemm(RunContext& ctx) {
-  if (const auto* state = static_cast<const GemmState*>(ctx.state())) {
-    run_prepared(ctx, *state);
-    return {};
-  }
+  if (const auto* state = static_cast<const GemmState*>(ctx.state())) return run_prepared(ctx, *state);
   auto plan = plan_matmul(ctx.input(0).shape, ctx.input(1).shape, flags_of(ctx.attrs()));
   if (!plan.ok()) return ctx.error(plan.status().message());
   const float alpha = ctx.attrs().get_float("alpha", 1.0f);

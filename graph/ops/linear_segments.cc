@@ -3,30 +3,49 @@
 #include <bit>
 #include <cstring>
 
+#include "kernels/elementwise/elementwise.h"
+
 namespace sprun::graph {
 namespace {
 
 using kernels::num_panels;
 using kernels::WeightSource;
 
-// The elements of a constant, aligned: constants inside a mapped file may lie anywhere.
-template <class T>
-class AlignedElements {
+// The elements of a constant as aligned f32: constants inside a mapped file may lie anywhere, and be 16-bit.
+class FloatElements {
  public:
-  static Result<AlignedElements> of(const Tensor& tensor) {
-    AlignedElements elements;
-    elements.data_ = tensor.as<T>();
-    if (!tensor.is_aligned()) {
-      SPRUN_ASSIGN(elements.copy_, allocate_blob(tensor.size_bytes()));
-      std::memcpy(elements.copy_.data.get(), tensor.data(), static_cast<size_t>(tensor.size_bytes()));
-      elements.data_ = static_cast<const T*>(elements.copy_.data.get());
+  static Result<FloatElements> of(const Tensor& tensor) {
+    FloatElements elements;
+    elements.data_ = tensor.as<float>();
+    if (tensor.dtype() == DType::kF32 && tensor.is_aligned()) return elements;
+    const int64_t count = tensor.num_elements();
+    SPRUN_ASSIGN(elements.copy_, allocate_blob(count * 4));
+    float* out = static_cast<float*>(elements.copy_.data.get());
+    elements.data_ = out;
+    if (tensor.dtype() == DType::kF32) {
+      std::memcpy(out, tensor.data(), static_cast<size_t>(count * 4));
+    } else {
+      widen(tensor, out);
     }
     return elements;
   }
-  const T* data() const { return data_; }
+  const float* data() const { return data_; }
 
  private:
-  const T* data_ = nullptr;
+  // memcpy by parts: 16-bit constants may be unaligned too.
+  static void widen(const Tensor& tensor, float* out) {
+    constexpr int64_t kPart = 1024;
+    uint16_t part[kPart];
+    const kernels::ElementwiseKernel& kernel = *kernels::best_elementwise().kernel;
+    const auto fn = tensor.dtype() == DType::kF16 ? kernel.f16_to_f32 : kernel.bf16_to_f32;
+    for (int64_t at = 0; at < tensor.num_elements(); at += kPart) {
+      const int64_t count = std::min(kPart, tensor.num_elements() - at);
+      std::memcpy(part, tensor.as<char>() + 2 * at, static_cast<size_t>(2 * count));
+      fn(part, out + at, count);
+    }
+  }
+
+  const float* data_ = nullptr;
   PackedBlob copy_;
 };
 
@@ -45,7 +64,7 @@ template <class Kernel, class Packed>
 Result<PackedBlob> pack_float(PackedCache& cache, const kernels::KernelInfo<Kernel>& info, const WeightConstant& weight,
                               std::string_view layout, int64_t elements) {
   return cache.get(key_of(layout, info.name, weight), [&]() -> Result<PackedBlob> {
-    SPRUN_ASSIGN(const auto data, AlignedElements<float>::of(*weight.tensor));
+    SPRUN_ASSIGN(const auto data, FloatElements::of(*weight.tensor));
     SPRUN_ASSIGN(PackedBlob blob, allocate_blob(elements * static_cast<int64_t>(sizeof(Packed))));
     info.kernel->pack(source_of(weight, data.data()), 0, num_panels(weight.n, info.kernel->nr),
                       static_cast<Packed*>(blob.data.get()));
@@ -120,7 +139,7 @@ Result<PackedS8> quantise_s8(PackedCache& cache, const kernels::KernelInfo<kerne
   const std::string key =
       key_of("f32_to_s8", std::to_string(nr), weight) + ":" + std::to_string(std::bit_cast<uint32_t>(alpha));
   SPRUN_ASSIGN(PackedBlob blob, cache.get(key, [&]() -> Result<PackedBlob> {
-    SPRUN_ASSIGN(const auto data, AlignedElements<float>::of(*weight.tensor));
+    SPRUN_ASSIGN(const auto data, FloatElements::of(*weight.tensor));
     SPRUN_ASSIGN(PackedBlob made, allocate_blob(layout.total));
     SPRUN_ASSIGN(const PackedBlob codes, allocate_blob(n * k));
     char* base = static_cast<char*>(made.data.get());

@@ -75,7 +75,8 @@ struct WeightConstant {
   bool worth_packing(int64_t nr) const;
 };
 
-// f32 weights in the layout of `info`, from the cache or packed now. kResourceLimit when memory is short.
+// Weights in the f32 layout of `info`, from the cache or packed now. Constants may be f32, f16 or bf16.
+// kResourceLimit when memory is short.
 Result<PackedBlob> pack_f32(PackedCache& cache, const kernels::KernelInfo<kernels::GemmF32Kernel>& info,
                             const WeightConstant& weight);
 // The same, rounded to bf16.

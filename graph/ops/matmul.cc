@@ -1,5 +1,5 @@
-// MatMul (ai.onnx) and FusedMatMul / TransposeMatMul (com.microsoft). float32 runs on float_product.h, every other type
-// on the plain loop.
+// MatMul (ai.onnx) and FusedMatMul / TransposeMatMul (com.microsoft). floats up to 32 bits run on float_product.h,
+// every other type on the plain loop.
 #include <string>
 
 #include "graph/ops/float_product.h"
@@ -26,7 +26,7 @@ Status infer_matmul(InferContext& ctx) {
 }
 
 Status prepare_matmul(PrepareContext& ctx) {
-  if (ctx.input(0).dtype != DType::kF32) {
+  if (!is_float(ctx.input(0).dtype) || ctx.input(0).dtype == DType::kF64) {
     ctx.rejected.push_back({"gemm_f32", "element type is " + std::string(dtype_name(ctx.input(0).dtype))});
     return {};
   }
@@ -37,7 +37,7 @@ Status prepare_matmul(PrepareContext& ctx) {
 
 Status run_matmul(RunContext& ctx) {
   if (const auto* product = static_cast<const FloatProduct*>(ctx.state())) {
-    product->run(ctx.pool(), ctx.input(0).as<float>(), ctx.input(1).as<float>(), ctx.output(0).as<float>(),
+    product->run(ctx.pool(), ctx.input(0).data, ctx.input(1).data, ctx.output(0).data,
                  {.alpha = ctx.attrs().get_float("alpha", 1.0f)}, ctx.scratch());
     return {};
   }

@@ -1,5 +1,6 @@
 // MatMul, FusedMatMul, Gemm and Einsum in float32 (kernels) against double (plain loop), and integer products with a
 // constant B (kernels) against a computed one (plain loop).
+#include "graph/ops/op_util.h"
 #include "product_test_util.h"
 
 namespace sprun::graph {
@@ -90,6 +91,51 @@ TEST(FusedMatMul, TransposedBatchEqualsATransposedInput) {
   const Tensor got = output_of(
       {.domain = "com.microsoft", .op = "FusedMatMul", .inputs = {a, b}, .attrs = {{"transBatchA", int64_t{1}}}});
   EXPECT_LT(max_difference(got, want), 1e-6);
+}
+
+// The elements of x rounded to a 16-bit type.
+template <class T>
+Tensor narrow(const Tensor& x) {
+  if (x.empty()) return x;
+  Tensor y = Tensor::allocate(dtype_of<T>(), x.shape()).value();
+  for (int64_t i = 0; i < x.num_elements(); ++i) y.mutable_view().as<T>()[i] = store<T>(x.as<float>()[i]);
+  return y;
+}
+
+template <class T>
+Tensor widen(const Tensor& x) {
+  Tensor y = Tensor::allocate(DType::kF32, x.shape()).value();
+  for (int64_t i = 0; i < x.num_elements(); ++i) y.mutable_view().as<float>()[i] = load(x.as<T>()[i]);
+  return y;
+}
+
+// 16-bit products are those of the widened operands, rounded; `error` is relative to results below 10.
+template <class T>
+void expect_rounded_products(double error) {
+  for (const auto& [a, b] :
+       {std::pair<Shape, Shape>{{3, 20}, {20, 7}}, {{2, 30, 20}, {2, 20, 40}}, {{2, 5, 20}, {20, 33}}}) {
+    const Tensor x = narrow<T>(random_tensor<float>(a, 1)), w = narrow<T>(random_tensor<float>(b, 2));
+    const Tensor want = output_of({.domain = "", .op = "MatMul", .inputs = {widen<T>(x), widen<T>(w)}});
+    for (int threads : {1, 2}) {
+      for (bool constants : {false, true}) {
+        NodeCall call = {.domain = "", .op = "MatMul", .inputs = {x, w}, .constants = constants, .threads = threads};
+        const Tensor y = output_of(call);
+        ASSERT_EQ(y.dtype(), dtype_of<T>());
+        EXPECT_LT(max_difference(widen<T>(y), want), error);
+        if (a.rank() > 2) continue;
+        call.op = "Gemm";
+        call.inputs.push_back(narrow<T>(random_tensor<float>({7}, 3)));
+        EXPECT_LT(max_difference(widen<T>(output_of(call)),
+                                 widen<T>(output_of({.domain = "", .op = "Add", .inputs = {y, call.inputs[2]}}))),
+                  2 * error);
+      }
+    }
+  }
+}
+
+TEST(MatMul, WidensSixteenBitFloats) {
+  expect_rounded_products<Float16>(10.0 / 2048);
+  expect_rounded_products<BFloat16>(10.0 / 256);
 }
 
 TEST(Gemm, EqualsDoubleForEveryC) {
