@@ -17,6 +17,10 @@ set(SPRUN_ISA_FLAGS_avx512 ${_sprun_avx512})
 set(SPRUN_ISA_FLAGS_avx512vnni ${_sprun_avx512} -mavx512vnni)
 set(SPRUN_ISA_FLAGS_avx512bf16 ${_sprun_avx512} -mavx512bf16)
 set(SPRUN_ISA_COMMON_FLAGS -O3 -ffp-contract=fast -fno-math-errno)
+if(SPRUN_SANITIZE)
+  # AddressSanitizer stays. The undefined-behaviour checks make unrolled vector code take minutes to compile.
+  list(APPEND SPRUN_ISA_COMMON_FLAGS -O1 -fno-sanitize=undefined)
+endif()
 
 # Sets the flags of every source of `target` whose name ends in _<suffix>.cc, and those of _sse2.cc
 # (baseline instructions, but optimised like the others).

@@ -1,0 +1,188 @@
+#include "sprun/session.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <thread>
+
+#include "tests/runtime/session/generated_model.h"
+
+namespace {
+// Every heap allocation of this test program, through operator new or malloc-like calls of C++ code.
+std::atomic<int64_t> allocations{0};
+}  // namespace
+
+void* operator new(size_t size) {
+  ++allocations;
+  if (void* p = std::malloc(size)) return p;
+  throw std::bad_alloc();
+}
+void* operator new(size_t size, std::align_val_t align) {
+  ++allocations;
+  const auto a = static_cast<size_t>(align);
+  if (void* p = std::aligned_alloc(a, (size + a - 1) / a * a)) return p;
+  throw std::bad_alloc();
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, size_t) noexcept { std::free(p); }
+void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p, size_t, std::align_val_t) noexcept { std::free(p); }
+
+namespace sprun {
+namespace {
+
+TEST(Session, AllocatesNothingInSteadyState) {
+  for (const bool int8 : {false, true}) {
+    const GeneratedModel file("bert-tiny", int8);
+    const auto model = Model::load(file.path()).value();
+    for (int threads : {1, 2}) {
+      auto session = Session::create(model, {.num_threads = threads}).value();
+      const auto inputs = bert_inputs(1, 24);
+      bind_all(session, inputs);
+      for (int i = 0; i < 20; ++i) session.run().value();
+      const int64_t before = allocations;
+      for (int i = 0; i < 10; ++i) session.run().value();
+      EXPECT_EQ(allocations - before, 0) << "int8 " << int8 << ", threads " << threads;
+    }
+  }
+}
+
+TEST(Session, GivesTheSameNumbersForEveryThreadCountAndRun) {
+  const GeneratedModel file("bert-tiny");
+  const auto model = Model::load(file.path()).value();
+  std::vector<NamedTensor> first;
+  for (int threads : {1, 2, 2}) {
+    auto session = Session::create(model, {.num_threads = threads}).value();
+    auto outputs = session.run(bert_inputs(2, 17)).value();
+    if (first.empty()) first = outputs;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      ASSERT_EQ(outputs[i].tensor.size_bytes(), first[i].tensor.size_bytes());
+      EXPECT_EQ(std::memcmp(outputs[i].tensor.data(), first[i].tensor.data(),
+                            static_cast<size_t>(first[i].tensor.size_bytes())), 0);
+    }
+  }
+}
+
+TEST(Session, WritesIntoBoundOutputs) {
+  const GeneratedModel file("bert-tiny");
+  const auto model = Model::load(file.path()).value();
+  auto session = Session::create(model, {.num_threads = 1}).value();
+  const auto inputs = bert_inputs(1, 8);
+  const auto expected = session.run(inputs).value();
+  bind_all(session, inputs);
+  const std::string name = model->outputs()[0].name;
+  Tensor out = Tensor::zeros(DType::kF32, expected[0].tensor.shape()).value();
+  session.bind_output(name, out.mutable_view()).value();
+  session.run().value();
+  EXPECT_EQ(session.output(name).value().data, out.data());
+  EXPECT_EQ(std::memcmp(out.data(), expected[0].tensor.data(), static_cast<size_t>(out.size_bytes())), 0);
+  Tensor wrong = Tensor::zeros(DType::kF32, {1, 2, 3}).value();
+  session.bind_output(name, wrong.mutable_view()).value();
+  EXPECT_EQ(session.run().code(), Code::kBadInput);
+}
+
+TEST(Session, NamesWhatIsWrongWithAnInput) {
+  const GeneratedModel file("bert-tiny");
+  const auto model = Model::load(file.path()).value();
+  auto session = Session::create(model).value();
+  const auto fails_with = [&](const Status& status, const char* text) {
+    EXPECT_EQ(status.code(), Code::kBadInput);
+    EXPECT_NE(status.message().find(text), std::string::npos) << status.message();
+  };
+  fails_with(session.run(), "'input_ids' is missing");
+  std::vector<int64_t> ids(16, 1);
+  fails_with(session.bind_input("ids", {ids.data(), DType::kS64, {1, 16}}), "no input 'ids'");
+  fails_with(session.bind_input("input_ids", {ids.data(), DType::kF32, {1, 16}}), "expected type int64, got float32");
+  fails_with(session.bind_input("input_ids", {ids.data(), DType::kS64, {16}}), "got [16]");
+  fails_with(session.bind_input("input_ids", {reinterpret_cast<char*>(ids.data()) + 1, DType::kS64, {1, 8}}), "aligned");
+  auto inputs = bert_inputs(1, 8);
+  bind_all(session, inputs);
+  session.bind_input("attention_mask", {ids.data(), DType::kS64, {1, 16}}).value();
+  fails_with(session.run(), "sequence");
+  ids[0] = 1 << 30;  // beyond the embedding table
+  bind_all(session, inputs);
+  session.bind_input("input_ids", {ids.data(), DType::kS64, {1, 8}}).value();
+  fails_with(session.run(), "Gather");
+}
+
+TEST(Session, StopsAtDeadlineAndRunsAgain) {
+  const GeneratedModel file("bert-tiny");
+  const auto model = Model::load(file.path()).value();
+  auto session = Session::create(model, {.num_threads = 1}).value();
+  const auto inputs = bert_inputs(1, 8);
+  bind_all(session, inputs);
+  EXPECT_EQ(session.run({.deadline = std::chrono::steady_clock::now() - std::chrono::seconds(1)}).code(), Code::kCancelled);
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_EQ(session.run({.stop = stop.get_token()}).code(), Code::kCancelled);
+  EXPECT_TRUE(session.run().ok());
+}
+
+TEST(Session, NewShapesGiveTheSameRowsAsBefore) {
+  const GeneratedModel file("bert-tiny");
+  const auto model = Model::load(file.path()).value();
+  auto session = Session::create(model, {.num_threads = 1}).value();
+  const auto first = session.run(bert_inputs(1, 8)).value();
+  for (int64_t seq : {9, 16, 3, 33, 12, 7}) ASSERT_TRUE(session.run(bert_inputs(1, seq)).ok());
+  const auto again = session.run(bert_inputs(1, 8)).value();
+  EXPECT_EQ(std::memcmp(first[0].tensor.data(), again[0].tensor.data(),
+                        static_cast<size_t>(first[0].tensor.size_bytes())), 0);
+}
+
+// Also run under ThreadSanitizer (label "threads").
+TEST(SessionThreads, EightSessionsShareOneModel) {
+  const GeneratedModel file("bert-tiny");
+  const auto model = Model::load(file.path()).value();
+  auto reference = Session::create(model, {.num_threads = 1}).value().run(bert_inputs(1, 12)).value();
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] {
+      auto session = Session::create(model, {.num_threads = 1 + t % 2}).value();
+      for (int i = 0; i < 10; ++i) {
+        const auto outputs = session.run(bert_inputs(1, i % 3 == 0 ? 12 : 5 + t)).value();
+        if (i % 3 != 0) continue;
+        wrong += std::memcmp(outputs[0].tensor.data(), reference[0].tensor.data(),
+                             static_cast<size_t>(outputs[0].tensor.size_bytes())) != 0;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST(Model, ReportsUnknownPassesAndFiles) {
+  EXPECT_EQ(Model::load("/nonexistent/model.onnx").status().code(), Code::kUsage);
+  const GeneratedModel file("bert-tiny");
+  ModelOptions options;
+  options.disabled_passes = {"fuse_everything"};
+  const auto model = Model::load(file.path(), options);
+  EXPECT_EQ(model.status().code(), Code::kUsage);
+  EXPECT_NE(model.status().message().find("fuse_everything"), std::string::npos);
+}
+
+TEST(Model, GivesTheSameNumbersWithEveryPassSwitchedOff) {
+  const GeneratedModel file("bert-tiny");
+  const auto expected = Session::create(Model::load(file.path()).value()).value().run(bert_inputs(2, 9)).value();
+  for (const char* pass : {"fuse_linear", "fuse_layer_norm", "fuse_activation", "fuse_linear_epilogue", "merge_linear",
+                           "fuse_attention", "fuse_skip_layer_norm", "merge_common", "remove_identities"}) {
+    ModelOptions options;
+    options.disabled_passes = {pass};
+    const auto got = Session::create(Model::load(file.path(), options).value()).value().run(bert_inputs(2, 9)).value();
+    const float* a = got[0].tensor.as<float>();
+    const float* b = expected[0].tensor.as<float>();
+    float worst = 0, largest = 0;
+    for (int64_t i = 0; i < got[0].tensor.num_elements(); ++i) {
+      worst = std::max(worst, std::abs(a[i] - b[i]));
+      largest = std::max(largest, std::abs(b[i]));
+    }
+    EXPECT_LE(worst, 2e-5f * largest) << pass;
+  }
+}
+
+}  // namespace
+}  // namespace sprun
