@@ -26,8 +26,8 @@ struct SessionOptions {
 };
 
 struct RunOptions {
-  std::stop_token stop;                                            // checked between steps
-  std::optional<std::chrono::steady_clock::time_point> deadline;   // checked between steps
+  std::stop_token stop = {};                                           // checked between steps
+  std::optional<std::chrono::steady_clock::time_point> deadline = {};  // checked between steps
 };
 
 // Time and work of one step of the last profiled run.

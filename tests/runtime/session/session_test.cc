@@ -4,33 +4,11 @@
 
 #include <atomic>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <thread>
 
+#include "tests/runtime/session/allocation_counter.h"
 #include "tests/runtime/session/generated_model.h"
-
-namespace {
-// Every heap allocation of this test program, through operator new or malloc-like calls of C++ code.
-std::atomic<int64_t> allocations{0};
-}  // namespace
-
-void* operator new(size_t size) {
-  ++allocations;
-  if (void* p = std::malloc(size)) return p;
-  throw std::bad_alloc();
-}
-void* operator new(size_t size, std::align_val_t align) {
-  ++allocations;
-  const auto a = static_cast<size_t>(align);
-  if (void* p = std::aligned_alloc(a, (size + a - 1) / a * a)) return p;
-  throw std::bad_alloc();
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, size_t, std::align_val_t) noexcept { std::free(p); }
 
 namespace sprun {
 namespace {
@@ -44,9 +22,9 @@ TEST(Session, AllocatesNothingInSteadyState) {
       const auto inputs = bert_inputs(1, 24);
       bind_all(session, inputs);
       for (int i = 0; i < 20; ++i) session.run().value();
-      const int64_t before = allocations;
+      const int64_t before = allocation_count();
       for (int i = 0; i < 10; ++i) session.run().value();
-      EXPECT_EQ(allocations - before, 0) << "int8 " << int8 << ", threads " << threads;
+      EXPECT_EQ(allocation_count() - before, 0) << "int8 " << int8 << ", threads " << threads;
     }
   }
 }
