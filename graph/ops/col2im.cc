@@ -10,13 +10,14 @@ constexpr int kMaxSpatial = kMaxRank - 2;
 
 struct BlockGrid {
   int spatial = 0;
-  std::array<int64_t, kMaxSpatial> image{}, block{}, blocks{};  // sizes of image and block, number of blocks
+  std::array<int64_t, kMaxSpatial> image{}, block{}, blocks{};   // sizes of image and block, number of blocks
   std::array<int64_t, kMaxSpatial> stride{}, dilation{}, pad{};  // pad: before the first element
   int64_t block_elements = 1, num_blocks = 1;
 };
 
 // Attribute `name` at i; `fallback` when it is absent. Values are kept small enough for products not to overflow.
-Result<int64_t> attr_at(const AttrMap& attrs, std::string_view name, int i, size_t expected, int64_t fallback, int64_t low) {
+Result<int64_t> attr_at(const AttrMap& attrs, std::string_view name, int i, size_t expected, int64_t fallback,
+                        int64_t low) {
   const std::vector<int64_t>& list = attrs.get_ints(name);
   if (list.empty()) return fallback;
   if (list.size() != expected) {
@@ -38,8 +39,9 @@ Status check_size(int64_t size) {
 
 Result<BlockGrid> make_grid(const AttrMap& attrs, const SmallInts& image, const SmallInts& block, const Shape& in) {
   if (image.count < 1 || image.count > kMaxSpatial || block.count != image.count || in.rank() != 3) {
-    return Status(Code::kBadModel, "input of shape " + in.to_string() + ", image_shape of " + std::to_string(image.count) +
-                                       " and block_shape of " + std::to_string(block.count) + " sizes do not fit");
+    return Status(Code::kBadModel, "input of shape " + in.to_string() + ", image_shape of " +
+                                       std::to_string(image.count) + " and block_shape of " +
+                                       std::to_string(block.count) + " sizes do not fit");
   }
   BlockGrid grid;
   grid.spatial = image.count;
@@ -55,7 +57,8 @@ Result<BlockGrid> make_grid(const AttrMap& attrs, const SmallInts& image, const 
     SPRUN_ASSIGN(grid.pad[d], attr_at(attrs, "pads", i, 2 * count, 0, 0));
     SPRUN_ASSIGN(const int64_t pad_end, attr_at(attrs, "pads", i + grid.spatial, 2 * count, 0, 0));
     const int64_t room = image[i] + grid.pad[d] + pad_end - grid.dilation[d] * (block[i] - 1) - 1;
-    if (room < 0) return Status(Code::kBadModel, "the block is larger than the padded image along axis " + std::to_string(i));
+    if (room < 0)
+      return Status(Code::kBadModel, "the block is larger than the padded image along axis " + std::to_string(i));
     grid.blocks[d] = room / grid.stride[d] + 1;
     if (__builtin_mul_overflow(grid.block_elements, grid.block[d], &grid.block_elements) ||
         __builtin_mul_overflow(grid.num_blocks, grid.blocks[d], &grid.num_blocks)) {
@@ -63,8 +66,9 @@ Result<BlockGrid> make_grid(const AttrMap& attrs, const SmallInts& image, const 
     }
   }
   if (in[1] % grid.block_elements != 0 || in[2] != grid.num_blocks) {
-    return Status(Code::kBadModel, "input of shape " + in.to_string() + " does not hold " + std::to_string(grid.num_blocks) +
-                                       " blocks of " + std::to_string(grid.block_elements) + " elements");
+    return Status(Code::kBadModel, "input of shape " + in.to_string() + " does not hold " +
+                                       std::to_string(grid.num_blocks) + " blocks of " +
+                                       std::to_string(grid.block_elements) + " elements");
   }
   return grid;
 }

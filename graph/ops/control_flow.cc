@@ -35,7 +35,8 @@ Result<bool> read_condition(const RunContext& ctx, const ConstTensorView& condit
 }
 
 Status check_output_count(const RunContext& ctx, size_t got, size_t expected) {
-  return ctx.check(got == expected, "the body has " + std::to_string(got) + " outputs, expected " + std::to_string(expected));
+  return ctx.check(got == expected,
+                   "the body has " + std::to_string(got) + " outputs, expected " + std::to_string(expected));
 }
 
 Status check_has_runner(const RunContext& ctx) {
@@ -102,7 +103,8 @@ class Stack {
     }
     const int64_t bytes = element.size_bytes();
     SPRUN_TRY(reserve(ctx, used_bytes_ + bytes));
-    if (bytes > 0) std::memcpy(buffer_.mutable_view().as<char>() + used_bytes_, element.data, static_cast<size_t>(bytes));
+    if (bytes > 0)
+      std::memcpy(buffer_.mutable_view().as<char>() + used_bytes_, element.data, static_cast<size_t>(bytes));
     used_bytes_ += bytes;
     ++count_;
     return {};
@@ -371,7 +373,8 @@ class ScanRun {
       SPRUN_ASSIGN(stack, ctx_.alloc_output(i, slice.dtype, shape));
       if (stack.size_bytes() > 0) std::memset(stack.data, 0, static_cast<size_t>(stack.size_bytes()));
     }
-    if (stack.dtype != slice.dtype || stack.shape != shape) return ctx_.error("scan outputs change their type or shape");
+    if (stack.dtype != slice.dtype || stack.shape != shape)
+      return ctx_.error("scan outputs change their type or shape");
     const bool prepend = list_at("scan_output_directions", k) == 1;
     TensorView whole = stack;
     if (batched_) {
@@ -421,9 +424,9 @@ class ScanRun {
   const bool batched_;
   int first_input_ = 0, num_states_ = 0, num_scanned_ = 0;
   int64_t length_ = 0, batch_ = 1;
-  std::vector<int> axes_;                 // scanned axis of each scanned input
-  std::vector<Tensor> slices_, states_;   // what the body reads
-  std::vector<ConstTensorView> inputs_;   // of the body
+  std::vector<int> axes_;                // scanned axis of each scanned input
+  std::vector<Tensor> slices_, states_;  // what the body reads
+  std::vector<ConstTensorView> inputs_;  // of the body
   std::vector<TensorView> stacks_, final_states_;
 };
 
@@ -435,9 +438,25 @@ Status run_scan(RunContext& ctx) {
 constexpr uint32_t kFlags = kSubgraphs | kDynamicOutput;
 
 constexpr OpDef kOps[] = {
-    {.name = "If", .inputs = {1, kVariadic}, .outputs = {1, kVariadic}, .infer = infer_unknown, .run = run_if, .flags = kFlags},
-    {.name = "Loop", .inputs = {0, kVariadic}, .outputs = {0, kVariadic}, .infer = infer_unknown, .run = run_loop, .flags = kFlags},
-    {.name = "Scan", .since = 8, .inputs = {0, kVariadic}, .outputs = {1, kVariadic}, .infer = infer_unknown, .run = run_scan, .flags = kFlags},
+    {.name = "If",
+     .inputs = {1, kVariadic},
+     .outputs = {1, kVariadic},
+     .infer = infer_unknown,
+     .run = run_if,
+     .flags = kFlags},
+    {.name = "Loop",
+     .inputs = {0, kVariadic},
+     .outputs = {0, kVariadic},
+     .infer = infer_unknown,
+     .run = run_loop,
+     .flags = kFlags},
+    {.name = "Scan",
+     .since = 8,
+     .inputs = {0, kVariadic},
+     .outputs = {1, kVariadic},
+     .infer = infer_unknown,
+     .run = run_scan,
+     .flags = kFlags},
 };
 
 }  // namespace

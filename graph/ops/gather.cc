@@ -88,7 +88,8 @@ Status infer_gather_elements(InferContext& ctx) {
   SPRUN_ASSIGN(const int axis, at_node(ctx, normalize_axis(ctx.attrs().get_int("axis", 0), data.rank())));
   bool fits = indices.rank() == data.rank();
   for (int i = 0; fits && i < data.rank(); ++i) fits = i == axis || indices[i] <= data[i];
-  if (!fits) return ctx.error("indices of shape " + indices.to_string() + " do not fit data of shape " + data.to_string());
+  if (!fits)
+    return ctx.error("indices of shape " + indices.to_string() + " do not fit data of shape " + data.to_string());
   ctx.set_output(0, ctx.dtype(0), indices);
   return {};
 }
@@ -163,8 +164,7 @@ Status gather_slices(const RunContext& ctx, int batch_dims) {
   const int64_t count = indices.shape.num_elements(0, indices.shape.rank() - 1);
   const int64_t batches = data.shape.num_elements(0, batch_dims);
   const auto strides = row_major_strides(data.shape);
-  const int64_t slice_bytes =
-      data.shape.num_elements(batch_dims + tuple, data.shape.rank()) * dtype_size(data.dtype);
+  const int64_t slice_bytes = data.shape.num_elements(batch_dims + tuple, data.shape.rank()) * dtype_size(data.dtype);
   const int64_t batch_elements = data.shape.num_elements(batch_dims, data.shape.rank());
   const int64_t per_batch = batches == 0 ? 0 : count / batches;
   const auto* index = indices.as<Index>();
@@ -191,14 +191,17 @@ Status gather_slices(const RunContext& ctx, int batch_dims) {
 
 Status run_gather_nd(RunContext& ctx) {
   const int batch_dims = static_cast<int>(ctx.attrs().get_int("batch_dims", 0));
-  return dispatch_index(ctx, ctx.input(1).dtype, [&](auto tag) {
-    return gather_slices<typename decltype(tag)::type>(ctx, batch_dims);
-  });
+  return dispatch_index(ctx, ctx.input(1).dtype,
+                        [&](auto tag) { return gather_slices<typename decltype(tag)::type>(ctx, batch_dims); });
 }
 
 constexpr OpDef kOps[] = {
     {.name = "Gather", .inputs = {2, 2}, .infer = infer_gather, .run = run_gather},
-    {.name = "GatherElements", .since = 11, .inputs = {2, 2}, .infer = infer_gather_elements, .run = run_gather_elements},
+    {.name = "GatherElements",
+     .since = 11,
+     .inputs = {2, 2},
+     .infer = infer_gather_elements,
+     .run = run_gather_elements},
     {.name = "GatherND", .since = 11, .inputs = {2, 2}, .infer = infer_gather_nd, .run = run_gather_nd},
     {.domain = "com.microsoft", .name = "GatherND", .inputs = {2, 2}, .infer = infer_gather_nd, .run = run_gather_nd},
 };

@@ -44,8 +44,10 @@ Status run_constant(RunContext& ctx) {
   } else if (attrs.has("value_float")) {
     *out.as<float>() = attrs.get_float("value_float", 0.0f);
   } else if (bytes > 0) {
-    std::memcpy(out.data, out.dtype == DType::kS64 ? static_cast<const void*>(attrs.get_ints("value_ints").data())
-                                                   : attrs.get_floats("value_floats").data(), bytes);
+    std::memcpy(out.data,
+                out.dtype == DType::kS64 ? static_cast<const void*>(attrs.get_ints("value_ints").data())
+                                         : attrs.get_floats("value_floats").data(),
+                bytes);
   }
   return {};
 }
@@ -102,7 +104,8 @@ Status infer_range(InferContext& ctx) {
   int64_t count = 0;
   SPRUN_TRY(dispatch_numeric(ctx, ctx.dtype(0), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const auto start = load(*ctx.input(0).as<T>()), limit = load(*ctx.input(1).as<T>()), delta = load(*ctx.input(2).as<T>());
+    const auto start = load(*ctx.input(0).as<T>()), limit = load(*ctx.input(1).as<T>()),
+               delta = load(*ctx.input(2).as<T>());
     if constexpr (std::is_integral_v<T>) {
       SPRUN_ASSIGN(count, at_node(ctx, int_range_count(static_cast<int64_t>(start), static_cast<int64_t>(limit),
                                                        static_cast<int64_t>(delta))));
@@ -122,7 +125,8 @@ Status run_range(RunContext& ctx) {
     T* dst = out.as<T>();
     for (int64_t i = 0; i < out.num_elements(); ++i) {
       if constexpr (std::is_integral_v<T>) {
-        const auto start = static_cast<uint64_t>(*ctx.input(0).as<T>()), delta = static_cast<uint64_t>(*ctx.input(2).as<T>());
+        const auto start = static_cast<uint64_t>(*ctx.input(0).as<T>()),
+                   delta = static_cast<uint64_t>(*ctx.input(2).as<T>());
         dst[i] = static_cast<T>(start + static_cast<uint64_t>(i) * delta);
       } else {
         const double start = load(*ctx.input(0).as<T>()), delta = load(*ctx.input(2).as<T>());
@@ -277,7 +281,12 @@ constexpr OpDef kOps[] = {
     {.name = "OneHot", .since = 9, .inputs = {3, 3}, .infer = infer_one_hot, .run = run_one_hot},
     {.name = "Range", .since = 11, .inputs = {3, 3}, .infer = infer_range, .run = run_range},
     {.name = "Trilu", .since = 14, .inputs = {1, 2}, .infer = infer_trilu, .run = run_trilu, .flags = kInPlace},
-    {.domain = "com.microsoft", .name = "Trilu", .inputs = {1, 2}, .infer = infer_trilu, .run = run_trilu, .flags = kInPlace},
+    {.domain = "com.microsoft",
+     .name = "Trilu",
+     .inputs = {1, 2},
+     .infer = infer_trilu,
+     .run = run_trilu,
+     .flags = kInPlace},
 };
 
 }  // namespace

@@ -123,8 +123,8 @@ AxisTaps make_taps(double grid_value, int64_t size, const SampleStyle& style) {
 
 // The weighted sum over the product of the taps of axes [axis, spatial).
 template <class T>
-double sample(const T* x, const std::array<AxisTaps, kMaxSpatial>& taps, const std::array<int64_t, kMaxSpatial>& strides,
-              size_t axis, size_t spatial) {
+double sample(const T* x, const std::array<AxisTaps, kMaxSpatial>& taps,
+              const std::array<int64_t, kMaxSpatial>& strides, size_t axis, size_t spatial) {
   double sum = 0;
   for (size_t k = 0; k < static_cast<size_t>(taps[axis].count); ++k) {
     const int64_t index = taps[axis].index[k];
@@ -151,7 +151,8 @@ void sample_grid(const RunContext& ctx, const SampleStyle& style) {
     for (int64_t p = begin; p < end; ++p) {
       const G* at = grid.as<G>() + p * static_cast<int64_t>(spatial);
       for (size_t axis = 0; axis < spatial; ++axis) {  // the grid names the last axis first
-        taps[axis] = make_taps(static_cast<double>(load(at[spatial - 1 - axis])), x.shape[static_cast<int>(axis) + 2], style);
+        taps[axis] =
+            make_taps(static_cast<double>(load(at[spatial - 1 - axis])), x.shape[static_cast<int>(axis) + 2], style);
       }
       for (int64_t c = 0; c < channels; ++c) {
         const int64_t image = p / points * channels + c;
@@ -247,7 +248,11 @@ Status run_affine_grid(RunContext& ctx) {
 constexpr OpDef kOps[] = {
     {.name = "AffineGrid", .since = 20, .inputs = {2, 2}, .infer = infer_affine_grid, .run = run_affine_grid},
     {.name = "GridSample", .since = 16, .inputs = {2, 2}, .infer = infer_grid_sample, .run = run_grid_sample},
-    {.domain = "com.microsoft", .name = "GridSample", .inputs = {2, 2}, .infer = infer_grid_sample, .run = run_grid_sample},
+    {.domain = "com.microsoft",
+     .name = "GridSample",
+     .inputs = {2, 2},
+     .infer = infer_grid_sample,
+     .run = run_grid_sample},
 };
 
 }  // namespace

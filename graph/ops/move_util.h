@@ -111,7 +111,8 @@ inline Result<SmallInts> read_small_ints(const ConstTensorView& view) {
 }
 
 inline Result<SmallInts> small_ints(std::span<const int64_t> list) {
-  if (list.size() > kMaxRank) return Status(Code::kBadModel, "a list has more than " + std::to_string(kMaxRank) + " numbers");
+  if (list.size() > kMaxRank)
+    return Status(Code::kBadModel, "a list has more than " + std::to_string(kMaxRank) + " numbers");
   SmallInts ints;
   ints.count = static_cast<int>(list.size());
   std::copy(list.begin(), list.end(), ints.values.begin());

@@ -27,8 +27,8 @@ Result<PadMode> pad_mode(std::string_view name) {
 Result<Pads> make_pads(std::span<const int64_t> pads, std::span<const int64_t> axes, bool has_axes, int rank) {
   const size_t count = has_axes ? axes.size() : static_cast<size_t>(rank);
   if (pads.size() != 2 * count) {
-    return Status(Code::kBadModel, "pads has " + std::to_string(pads.size()) + " numbers, expected " +
-                                       std::to_string(2 * count));
+    return Status(Code::kBadModel,
+                  "pads has " + std::to_string(pads.size()) + " numbers, expected " + std::to_string(2 * count));
   }
   std::vector<int> order;
   if (has_axes) {
@@ -68,7 +68,8 @@ Status infer_pad(InferContext& ctx) {
   }
   if (ctx.has_input(2)) {
     SPRUN_TRY(check_same_dtype(ctx, 0, 2));
-    if (ctx.shape(2).num_elements() > 1) return ctx.error("constant_value must be a scalar, got " + ctx.shape(2).to_string());
+    if (ctx.shape(2).num_elements() > 1)
+      return ctx.error("constant_value must be a scalar, got " + ctx.shape(2).to_string());
   }
   SPRUN_ASSIGN(const Pads pads, at_node(ctx, read_pads(ctx, in.rank())));
   Shape out = in;
@@ -91,10 +92,14 @@ Status infer_pad(InferContext& ctx) {
 int64_t source_index(int64_t at, int64_t first, int64_t size, PadMode mode) {
   if (at >= 0 && at < size) return first + at;
   switch (mode) {
-    case PadMode::kConstant: return -1;
-    case PadMode::kEdge: return first + std::clamp<int64_t>(at, 0, size - 1);
-    case PadMode::kWrap: return first + ((at % size) + size) % size;
-    case PadMode::kReflect: break;
+    case PadMode::kConstant:
+      return -1;
+    case PadMode::kEdge:
+      return first + std::clamp<int64_t>(at, 0, size - 1);
+    case PadMode::kWrap:
+      return first + ((at % size) + size) % size;
+    case PadMode::kReflect:
+      break;
   }
   if (size == 1) return first;
   const int64_t period = 2 * (size - 1);
@@ -135,7 +140,8 @@ void pad_row(const AxisMap& map, const T* src, T* dst, int64_t row, T value) {
 
 // Maps of the outer axes give the input row of each output row, or none: then the row is all `value`.
 template <class T>
-void pad_rows(const AxisMaps& maps, const Shape& in, const Shape& out, const T* src, T* dst, T value, ThreadPool& pool) {
+void pad_rows(const AxisMaps& maps, const Shape& in, const Shape& out, const T* src, T* dst, T value,
+              ThreadPool& pool) {
   const auto last = static_cast<size_t>(in.rank() - 1);
   const auto strides = row_major_strides(in);
   const int64_t row = out.back();
@@ -222,7 +228,8 @@ Status infer_center_crop_pad(InferContext& ctx) {
     for (int i = 0; i < out.rank(); ++i) axes.push_back(i);
   }
   if (wanted.size() != axes.size()) {
-    return ctx.error("shape has " + std::to_string(wanted.size()) + " sizes for " + std::to_string(axes.size()) + " axes");
+    return ctx.error("shape has " + std::to_string(wanted.size()) + " sizes for " + std::to_string(axes.size()) +
+                     " axes");
   }
   for (size_t i = 0; i < axes.size(); ++i) out[axes[i]] = wanted[i];
   SPRUN_TRY(at_node(ctx, Shape::checked(out.dims())).status());
@@ -242,7 +249,11 @@ Status run_center_crop_pad(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.name = "CenterCropPad", .since = 18, .inputs = {2, 2}, .infer = infer_center_crop_pad, .run = run_center_crop_pad},
+    {.name = "CenterCropPad",
+     .since = 18,
+     .inputs = {2, 2},
+     .infer = infer_center_crop_pad,
+     .run = run_center_crop_pad},
     {.name = "Pad", .since = 2, .inputs = {1, 4}, .infer = infer_pad, .run = run_pad},
 };
 

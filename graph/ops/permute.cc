@@ -33,7 +33,8 @@ Result<SmallInts> permutation(const AttrMap& attrs, int rank) {
     perm.values[static_cast<size_t>(i)] = axis;
   }
   if (perm.count != rank) {
-    return Status(Code::kBadModel, "perm has " + std::to_string(perm.count) + " axes, the input has " + std::to_string(rank));
+    return Status(Code::kBadModel,
+                  "perm has " + std::to_string(perm.count) + " axes, the input has " + std::to_string(rank));
   }
   return perm;
 }
@@ -178,13 +179,15 @@ Status infer_tile(InferContext& ctx) {
   const Shape& in = ctx.shape(0);
   SPRUN_ASSIGN(const std::vector<int64_t> repeats, at_node(ctx, read_ints(ctx.input(1))));
   if (repeats.size() != static_cast<size_t>(in.rank())) {
-    return ctx.error("repeats has " + std::to_string(repeats.size()) + " numbers for an input of shape " + in.to_string());
+    return ctx.error("repeats has " + std::to_string(repeats.size()) + " numbers for an input of shape " +
+                     in.to_string());
   }
   Shape out = in;
   for (int i = 0; i < in.rank(); ++i) {
     const int64_t count = repeats[static_cast<size_t>(i)];
     if (count < 0) return ctx.error("repeats has the negative number " + std::to_string(count));
-    if (__builtin_mul_overflow(in[i], count, &out[i])) return ctx.error("the output of " + in.to_string() + " is too large");
+    if (__builtin_mul_overflow(in[i], count, &out[i]))
+      return ctx.error("the output of " + in.to_string() + " is too large");
   }
   SPRUN_TRY(at_node(ctx, Shape::checked(out.dims())).status());
   ctx.set_output(0, ctx.dtype(0), out);

@@ -119,7 +119,8 @@ Status run_bernoulli(RunContext& ctx) {
 Status infer_multinomial(InferContext& ctx) {
   const Shape& in = ctx.shape(0);
   const int64_t samples = ctx.attrs().get_int("sample_size", 1);
-  if (in.rank() != 2 || in[1] == 0) return ctx.error("expected an input of shape [batch, classes], got " + in.to_string());
+  if (in.rank() != 2 || in[1] == 0)
+    return ctx.error("expected an input of shape [batch, classes], got " + in.to_string());
   SPRUN_ASSIGN(const DType dtype, at_node(ctx, output_dtype(ctx.attrs(), DType::kS32)));
   SPRUN_TRY(check_index_type(ctx, dtype));
   const int64_t dims[] = {in[0], samples};

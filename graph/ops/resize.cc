@@ -30,7 +30,8 @@ Result<ResizeStyle> read_style(const Node& node) {
     style.nearest = NearestMode::kSimple;
     return style;
   }
-  SPRUN_ASSIGN(style.coordinates, parse_coordinate_mode(attrs.get_string("coordinate_transformation_mode", "half_pixel")));
+  SPRUN_ASSIGN(style.coordinates,
+               parse_coordinate_mode(attrs.get_string("coordinate_transformation_mode", "half_pixel")));
   SPRUN_ASSIGN(style.nearest, parse_nearest_mode(attrs.get_string("nearest_mode", "round_prefer_floor")));
   style.antialias = attrs.get_int("antialias", 0) != 0;
   style.exclude_outside = attrs.get_int("exclude_outside", 0) != 0;
@@ -70,7 +71,8 @@ Status set_scale(ResizeAxis& axis, double scale) {
   // The product in float as shape inference has always computed it: 0.7f * 10 is 7.
   const float length = std::floor(static_cast<float>(scale) * static_cast<float>(axis.in));
   if (!(scale > 0) || !(length <= static_cast<float>(kMaxElements))) {
-    return {Code::kBadModel, "scale " + std::to_string(scale) + " for size " + std::to_string(axis.in) + " is out of range"};
+    return {Code::kBadModel,
+            "scale " + std::to_string(scale) + " for size " + std::to_string(axis.in) + " is out of range"};
   }
   axis.scale = scale;
   axis.out = static_cast<int64_t>(length);
@@ -86,7 +88,8 @@ Status apply_scales(ResizePlan& plan, std::span<const int> axes, std::span<const
   return {};
 }
 
-Status apply_sizes(ResizePlan& plan, std::span<const int> axes, std::span<const int64_t> sizes, std::string_view policy) {
+Status apply_sizes(ResizePlan& plan, std::span<const int> axes, std::span<const int64_t> sizes,
+                   std::string_view policy) {
   if (sizes.size() != axes.size()) {
     return {Code::kBadModel, std::to_string(sizes.size()) + " sizes for " + std::to_string(axes.size()) + " axes"};
   }
@@ -110,7 +113,8 @@ Status apply_sizes(ResizePlan& plan, std::span<const int> axes, std::span<const 
     ResizeAxis& axis = plan.axes[static_cast<size_t>(a)];
     axis.scale = *common;
     axis.out_length = axis.scale * static_cast<double>(axis.in);
-    if (!(axis.out_length <= static_cast<double>(kMaxElements))) return {Code::kResourceLimit, "the output is too large"};
+    if (!(axis.out_length <= static_cast<double>(kMaxElements)))
+      return {Code::kResourceLimit, "the output is too large"};
     axis.out = static_cast<int64_t>(axis.out_length + 0.5);
   }
   return {};
@@ -118,7 +122,8 @@ Status apply_sizes(ResizePlan& plan, std::span<const int> axes, std::span<const 
 
 Status apply_roi(ResizePlan& plan, std::span<const int> axes, std::span<const double> roi) {
   if (roi.size() != 2 * axes.size()) {
-    return {Code::kBadModel, "roi has " + std::to_string(roi.size()) + " numbers for " + std::to_string(axes.size()) + " axes"};
+    return {Code::kBadModel,
+            "roi has " + std::to_string(roi.size()) + " numbers for " + std::to_string(axes.size()) + " axes"};
   }
   for (size_t i = 0; i < axes.size(); ++i) {
     plan.axes[static_cast<size_t>(axes[i])].roi_start = roi[i];
@@ -340,7 +345,8 @@ Status run_resize(RunContext& ctx) {
     return {};
   }
   if (plan.style.mode == ResizeMode::kNearest) return run_nearest(ctx, plan);
-  return dispatch_numeric(ctx, in.dtype, [&](auto tag) { return resize_smooth<typename decltype(tag)::type>(ctx, plan); });
+  return dispatch_numeric(ctx, in.dtype,
+                          [&](auto tag) { return resize_smooth<typename decltype(tag)::type>(ctx, plan); });
 }
 
 constexpr OpDef kOps[] = {

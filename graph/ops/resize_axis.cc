@@ -56,16 +56,22 @@ F source_coordinate(const ResizeAxis& axis, CoordinateMode mode, int64_t positio
   const auto out_length = static_cast<F>(axis.out_length), half = static_cast<F>(0.5);
   const F half_pixel = (x + half) / scale - half;
   switch (mode) {
-    case CoordinateMode::kHalfPixel: return half_pixel;
-    case CoordinateMode::kPytorchHalfPixel: return axis.out > 1 ? half_pixel : 0;
-    case CoordinateMode::kAsymmetric: return x / scale;
-    case CoordinateMode::kTfHalfPixelForNn: return (x + half) / scale;
-    case CoordinateMode::kAlignCorners: return axis.out > 1 ? x * last / (out_length - 1) : 0;
+    case CoordinateMode::kHalfPixel:
+      return half_pixel;
+    case CoordinateMode::kPytorchHalfPixel:
+      return axis.out > 1 ? half_pixel : 0;
+    case CoordinateMode::kAsymmetric:
+      return x / scale;
+    case CoordinateMode::kTfHalfPixelForNn:
+      return (x + half) / scale;
+    case CoordinateMode::kAlignCorners:
+      return axis.out > 1 ? x * last / (out_length - 1) : 0;
     case CoordinateMode::kHalfPixelSymmetric: {
       const F adjustment = static_cast<F>(axis.out) / out_length;
       return static_cast<F>(axis.in) / 2 * (1 - adjustment) + half_pixel;
     }
-    case CoordinateMode::kTfCropAndResize: break;
+    case CoordinateMode::kTfCropAndResize:
+      break;
   }
   const auto start = static_cast<F>(axis.roi_start), end = static_cast<F>(axis.roi_end);
   if (axis.out <= 1) return half * (start + end) * last;
@@ -95,11 +101,10 @@ Result<CoordinateMode> parse_coordinate_mode(std::string_view name) {
 }
 
 Result<NearestMode> parse_nearest_mode(std::string_view name) {
-  constexpr std::pair<std::string_view, NearestMode> kTable[] = {
-      {"round_prefer_floor", NearestMode::kRoundPreferFloor},
-      {"round_prefer_ceil", NearestMode::kRoundPreferCeil},
-      {"floor", NearestMode::kFloor},
-      {"ceil", NearestMode::kCeil}};
+  constexpr std::pair<std::string_view, NearestMode> kTable[] = {{"round_prefer_floor", NearestMode::kRoundPreferFloor},
+                                                                 {"round_prefer_ceil", NearestMode::kRoundPreferCeil},
+                                                                 {"floor", NearestMode::kFloor},
+                                                                 {"ceil", NearestMode::kCeil}};
   return lookup(kTable, "nearest_mode", name);
 }
 
@@ -118,11 +123,21 @@ int64_t nearest_index(const ResizeAxis& axis, const ResizeStyle& style, int64_t 
   const auto at = source_coordinate<float>(axis, style.coordinates, x);
   float index = 0;
   switch (style.nearest) {
-    case NearestMode::kRoundPreferFloor: index = std::ceil(at - 0.5f); break;
-    case NearestMode::kRoundPreferCeil: index = std::floor(at + 0.5f); break;
-    case NearestMode::kFloor: index = std::floor(at); break;
-    case NearestMode::kCeil: index = std::ceil(at); break;
-    case NearestMode::kSimple: index = axis.scale < 1.0 ? std::ceil(at) : std::floor(at); break;
+    case NearestMode::kRoundPreferFloor:
+      index = std::ceil(at - 0.5f);
+      break;
+    case NearestMode::kRoundPreferCeil:
+      index = std::floor(at + 0.5f);
+      break;
+    case NearestMode::kFloor:
+      index = std::floor(at);
+      break;
+    case NearestMode::kCeil:
+      index = std::ceil(at);
+      break;
+    case NearestMode::kSimple:
+      index = axis.scale < 1.0 ? std::ceil(at) : std::floor(at);
+      break;
   }
   return std::clamp<int64_t>(whole(index), 0, axis.in - 1);
 }
@@ -143,7 +158,8 @@ int64_t tap_weights(const ResizeAxis& axis, const ResizeStyle& style, int64_t x,
   double sum = 0, inside_sum = 0;
   for (int64_t j = window.begin; j < window.begin + window.count; ++j) {
     const double distance = (static_cast<double>(j) - ratio) * window.stretch;
-    const double weight = style.mode == ResizeMode::kCubic ? cubic_kernel(distance, style.cubic_a) : linear_kernel(distance);
+    const double weight =
+        style.mode == ResizeMode::kCubic ? cubic_kernel(distance, style.cubic_a) : linear_kernel(distance);
     const int64_t index = base + j;
     const bool inside = index >= 0 && index < axis.in;
     sum += weight;

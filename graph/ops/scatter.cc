@@ -1,4 +1,5 @@
-// Scatter-9, ScatterElements-11..18, ScatterND-11..18, TensorScatter-24: a copy of the data with some elements replaced.
+// Scatter-9, ScatterElements-11..18, ScatterND-11..18, TensorScatter-24: a copy of the data with some elements
+// replaced.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -72,11 +73,16 @@ Status dispatch_reduction(const RunContext& ctx, DType dtype, const Fn& fn) {
   return dispatch_numeric(ctx, dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     switch (reduction) {
-      case Reduction::kNone: break;
-      case Reduction::kAdd: return fn(tag, Apply<Reduction::kAdd, T>{});
-      case Reduction::kMul: return fn(tag, Apply<Reduction::kMul, T>{});
-      case Reduction::kMax: return fn(tag, Apply<Reduction::kMax, T>{});
-      case Reduction::kMin: return fn(tag, Apply<Reduction::kMin, T>{});
+      case Reduction::kNone:
+        break;
+      case Reduction::kAdd:
+        return fn(tag, Apply<Reduction::kAdd, T>{});
+      case Reduction::kMul:
+        return fn(tag, Apply<Reduction::kMul, T>{});
+      case Reduction::kMax:
+        return fn(tag, Apply<Reduction::kMax, T>{});
+      case Reduction::kMin:
+        return fn(tag, Apply<Reduction::kMin, T>{});
     }
     return Status();
   });
@@ -209,7 +215,8 @@ Status infer_tensor_scatter(InferContext& ctx) {
   if (!fits) return ctx.error("update " + update.to_string() + " does not fit the cache " + cache.to_string());
   if (ctx.has_input(2)) {
     SPRUN_TRY(check_index_type(ctx, ctx.dtype(2)));
-    if (ctx.shape(2) != Shape{cache[0]}) return ctx.error("write_indices must have shape [" + std::to_string(cache[0]) + "]");
+    if (ctx.shape(2) != Shape{cache[0]})
+      return ctx.error("write_indices must have shape [" + std::to_string(cache[0]) + "]");
   }
   const std::string_view mode = ctx.attrs().get_string("mode", "linear");
   if (mode != "linear" && mode != "circular") return ctx.error("unknown mode '" + std::string(mode) + "'");
@@ -251,10 +258,30 @@ Status run_tensor_scatter(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.name = "Scatter", .since = 9, .inputs = {3, 3}, .infer = infer_scatter_elements, .run = run_scatter_elements, .flags = kInPlace},
-    {.name = "ScatterElements", .since = 11, .inputs = {3, 3}, .infer = infer_scatter_elements, .run = run_scatter_elements, .flags = kInPlace},
-    {.name = "ScatterND", .since = 11, .inputs = {3, 3}, .infer = infer_scatter_nd, .run = run_scatter_nd, .flags = kInPlace},
-    {.name = "TensorScatter", .since = 24, .inputs = {2, 3}, .infer = infer_tensor_scatter, .run = run_tensor_scatter, .flags = kInPlace},
+    {.name = "Scatter",
+     .since = 9,
+     .inputs = {3, 3},
+     .infer = infer_scatter_elements,
+     .run = run_scatter_elements,
+     .flags = kInPlace},
+    {.name = "ScatterElements",
+     .since = 11,
+     .inputs = {3, 3},
+     .infer = infer_scatter_elements,
+     .run = run_scatter_elements,
+     .flags = kInPlace},
+    {.name = "ScatterND",
+     .since = 11,
+     .inputs = {3, 3},
+     .infer = infer_scatter_nd,
+     .run = run_scatter_nd,
+     .flags = kInPlace},
+    {.name = "TensorScatter",
+     .since = 24,
+     .inputs = {2, 3},
+     .infer = infer_tensor_scatter,
+     .run = run_tensor_scatter,
+     .flags = kInPlace},
 };
 
 }  // namespace

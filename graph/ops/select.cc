@@ -112,7 +112,8 @@ Result<int64_t> top_k_count(const Ctx& ctx, int64_t size) {
     SPRUN_ASSIGN(k, read_scalar_int(ctx.input(1)));
   }
   if (k < 0 || k > size) {
-    return Status(Code::kBadModel, "k is " + std::to_string(k) + ", the axis has " + std::to_string(size) + " elements");
+    return Status(Code::kBadModel,
+                  "k is " + std::to_string(k) + ", the axis has " + std::to_string(size) + " elements");
   }
   return k;
 }
@@ -245,7 +246,11 @@ Status run_reverse_sequence(RunContext& ctx) {
 constexpr OpDef kOps[] = {
     {.name = "Compress", .since = 9, .inputs = {2, 2}, .infer = infer_compress, .run = run_compress},
     {.name = "NonZero", .since = 9, .infer = infer_non_zero, .run = run_non_zero},
-    {.name = "ReverseSequence", .since = 10, .inputs = {2, 2}, .infer = infer_reverse_sequence, .run = run_reverse_sequence},
+    {.name = "ReverseSequence",
+     .since = 10,
+     .inputs = {2, 2},
+     .infer = infer_reverse_sequence,
+     .run = run_reverse_sequence},
     {.name = "TopK", .inputs = {1, 2}, .outputs = {1, 2}, .infer = infer_top_k, .run = run_top_k},
 };
 

@@ -52,7 +52,8 @@ Result<SliceParams> make_params(const std::array<SmallInts, 4>& lists, const Sha
     SPRUN_ASSIGN(const int axis, normalize_axis(axes.count > 0 ? axes[i] : i, in.rank()));
     const int64_t step = steps.count > 0 ? steps[i] : 1;
     if (step == 0) return Status(Code::kBadModel, "step 0 for axis " + std::to_string(axis));
-    if (seen[static_cast<size_t>(axis)]) return Status(Code::kBadModel, "axis " + std::to_string(axis) + " is given twice");
+    if (seen[static_cast<size_t>(axis)])
+      return Status(Code::kBadModel, "axis " + std::to_string(axis) + " is given twice");
     seen[static_cast<size_t>(axis)] = true;
     params.ranges[static_cast<size_t>(axis)] = clamped_range(starts[i], ends[i], step, in[axis]);
   }

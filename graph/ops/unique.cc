@@ -137,7 +137,12 @@ Status run_unique(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.name = "Unique", .since = 11, .outputs = {1, 4}, .infer = infer_unique, .run = run_unique, .flags = kDynamicOutput},
+    {.name = "Unique",
+     .since = 11,
+     .outputs = {1, 4},
+     .infer = infer_unique,
+     .run = run_unique,
+     .flags = kDynamicOutput},
 };
 
 }  // namespace

@@ -116,9 +116,7 @@ Status infer_flatten(InferContext& ctx) {
 // --- BitCast-26
 
 // Bits of one element as ONNX counts them; 4-bit types take a byte here.
-int64_t dtype_bits(DType dtype) {
-  return dtype == DType::kU4 || dtype == DType::kS4 ? 4 : 8 * dtype_size(dtype);
-}
+int64_t dtype_bits(DType dtype) { return dtype == DType::kU4 || dtype == DType::kS4 ? 4 : 8 * dtype_size(dtype); }
 
 Status infer_bit_cast(InferContext& ctx) {
   SPRUN_ASSIGN(const DType to, at_node(ctx, dtype_from_number(ctx.attrs().get_int("to", 0))));

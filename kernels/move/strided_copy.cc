@@ -13,7 +13,9 @@ constexpr int64_t kGrainBytes = int64_t{1} << 16;      // work worth a task: som
 constexpr int64_t kLargeCopyBytes = int64_t{1} << 18;  // chunk of one plain memcpy
 constexpr int64_t kTile = 64;                          // transposes go through squares of this side: 16 KiB of floats
 
-int64_t grain_for(int64_t bytes_per_item) { return std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(1, bytes_per_item)); }
+int64_t grain_for(int64_t bytes_per_item) {
+  return std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(1, bytes_per_item));
+}
 
 // Drops axes of size 1 and joins neighbours that are contiguous with respect to each other on both sides.
 StridedCopy simplified(const StridedCopy& copy) {
@@ -127,14 +129,13 @@ void copy_elements(const StridedCopy& copy, const T* src, T* dst, ThreadPool& po
   const int axes = copy.rank - 1;
   const auto last = static_cast<size_t>(axes);
   const int64_t row = copy.dims[last];
-  pool.parallel_for(outer_count(copy, axes), grain_for(row * static_cast<int64_t>(sizeof(T))),
-                    [&](int64_t begin, int64_t end, int) {
-                      Walker walker(copy, axes, begin);
-                      for (int64_t i = begin; i < end; ++i, walker.next()) {
-                        copy_strip(src + walker.src, copy.src_strides[last], dst + walker.dst, copy.dst_strides[last],
-                                   row);
-                      }
-                    });
+  pool.parallel_for(
+      outer_count(copy, axes), grain_for(row * static_cast<int64_t>(sizeof(T))), [&](int64_t begin, int64_t end, int) {
+        Walker walker(copy, axes, begin);
+        for (int64_t i = begin; i < end; ++i, walker.next()) {
+          copy_strip(src + walker.src, copy.src_strides[last], dst + walker.dst, copy.dst_strides[last], row);
+        }
+      });
 }
 
 // dst[j * dst_stride + i] = src[i * src_stride + j] for i < rows, j < cols: one tile.
@@ -167,18 +168,17 @@ void transpose_tiles(const StridedCopy& copy, int j_axis, const T* src, T* dst, 
   const int64_t src_stride = copy.src_strides[last], dst_stride = copy.dst_strides[j];
   const int64_t strips = (cols + kTile - 1) / kTile;
   const int64_t strip_bytes = std::min(cols, kTile) * rows * static_cast<int64_t>(sizeof(T));
-  pool.parallel_for(outer_count(outer, outer.rank) * strips, grain_for(strip_bytes),
-                    [&](int64_t begin, int64_t end, int) {
-                      for (int64_t item = begin; item < end; ++item) {
-                        const Walker at(outer, outer.rank, item / strips);
-                        const int64_t col = item % strips * kTile;
-                        for (int64_t row = 0; row < rows; row += kTile) {
-                          transpose_tile(src + at.src + row * src_stride + col, src_stride,
-                                         dst + at.dst + col * dst_stride + row, dst_stride,
-                                         std::min(kTile, rows - row), std::min(kTile, cols - col));
-                        }
-                      }
-                    });
+  pool.parallel_for(
+      outer_count(outer, outer.rank) * strips, grain_for(strip_bytes), [&](int64_t begin, int64_t end, int) {
+        for (int64_t item = begin; item < end; ++item) {
+          const Walker at(outer, outer.rank, item / strips);
+          const int64_t col = item % strips * kTile;
+          for (int64_t row = 0; row < rows; row += kTile) {
+            transpose_tile(src + at.src + row * src_stride + col, src_stride, dst + at.dst + col * dst_stride + row,
+                           dst_stride, std::min(kTile, rows - row), std::min(kTile, cols - col));
+          }
+        }
+      });
 }
 
 // The axis along which only the source is contiguous; -1 if there is none worth a blocked transpose.
@@ -218,17 +218,23 @@ void fill_as(const void* value, void* dst, int64_t count, ThreadPool& pool) {
 
 void parallel_copy(const void* src, void* dst, int64_t bytes, ThreadPool& pool) {
   pool.parallel_for(bytes, kLargeCopyBytes, [&](int64_t begin, int64_t end, int) {
-    std::memcpy(static_cast<char*>(dst) + begin, static_cast<const char*>(src) + begin, static_cast<size_t>(end - begin));
+    std::memcpy(static_cast<char*>(dst) + begin, static_cast<const char*>(src) + begin,
+                static_cast<size_t>(end - begin));
   });
 }
 
 void parallel_fill(const void* value, int64_t element_bytes, void* dst, int64_t count, ThreadPool& pool) {
   switch (element_bytes) {
-    case 1: return fill_as<uint8_t>(value, dst, count, pool);
-    case 2: return fill_as<uint16_t>(value, dst, count, pool);
-    case 4: return fill_as<uint32_t>(value, dst, count, pool);
-    case 8: return fill_as<uint64_t>(value, dst, count, pool);
-    default: return;
+    case 1:
+      return fill_as<uint8_t>(value, dst, count, pool);
+    case 2:
+      return fill_as<uint16_t>(value, dst, count, pool);
+    case 4:
+      return fill_as<uint32_t>(value, dst, count, pool);
+    case 8:
+      return fill_as<uint64_t>(value, dst, count, pool);
+    default:
+      return;
   }
 }
 
@@ -239,12 +245,18 @@ void strided_copy(const StridedCopy& copy, int64_t element_bytes, const void* sr
   StridedCopy simple = simplified(copy);
   widen_elements(simple, element_bytes);
   switch (element_bytes) {
-    case 1: return copy_as<uint8_t>(simple, src, dst, pool);
-    case 2: return copy_as<uint16_t>(simple, src, dst, pool);
-    case 4: return copy_as<uint32_t>(simple, src, dst, pool);
-    case 8: return copy_as<uint64_t>(simple, src, dst, pool);
-    case 16: return copy_as<Wide16>(simple, src, dst, pool);
-    default: return;
+    case 1:
+      return copy_as<uint8_t>(simple, src, dst, pool);
+    case 2:
+      return copy_as<uint16_t>(simple, src, dst, pool);
+    case 4:
+      return copy_as<uint32_t>(simple, src, dst, pool);
+    case 8:
+      return copy_as<uint64_t>(simple, src, dst, pool);
+    case 16:
+      return copy_as<Wide16>(simple, src, dst, pool);
+    default:
+      return;
   }
 }
 

@@ -27,6 +27,7 @@ struct OpCall {
   std::string domain = {};
   bool in_place = false;  // output 0 gets the memory of input 0; they must have as many bytes
   int threads = 1;
+  graph::SubgraphRunner* subgraphs = nullptr;
 };
 
 template <class T>
@@ -89,6 +90,7 @@ inline Result<std::vector<Tensor>> run_op(const OpCall& call) {
   run.inputs_ = in;
   run.outputs_ = out;
   run.pool_ = &pool;
+  run.subgraphs_ = call.subgraphs;
   run.alloc_ = [&](int i, DType dtype, const Shape& shape) -> Result<TensorView> {
     const auto k = static_cast<size_t>(i);
     SPRUN_ASSIGN(outputs[k], Tensor::allocate(dtype, shape));
