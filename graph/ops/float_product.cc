@@ -136,15 +136,17 @@ void FloatProduct::plan_widening(PrepareContext& ctx, int a, int b) {
 }
 
 void FloatProduct::run(ThreadPool& pool, const void* a, const void* b, void* c, const kernels::Epilogue& epilogue,
-                       void* scratch) const {
+                       void* scratch, const ProductFinish& finish) const {
   if (pool.num_threads() > workers_) {  // scratch is for fewer
     ThreadPool serial(1);
-    return run(serial, a, b, c, epilogue, scratch);
+    return run(serial, a, b, c, epilogue, scratch, finish);
   }
   char* memory = static_cast<char*>(scratch);
   if (dtype_ == DType::kF32) {
-    return run_f32(pool, static_cast<const float*>(a), static_cast<const float*>(b), static_cast<float*>(c), epilogue,
-                   memory);
+    float* y = static_cast<float*>(c);
+    run_f32(pool, static_cast<const float*>(a), static_cast<const float*>(b), y, epilogue, memory);
+    if (finish.fn != nullptr) finish.fn(finish.self, y);
+    return;
   }
   constexpr int64_t kGrain = 16384;
   const kernels::ElementwiseKernel& convert = *kernels::best_elementwise().kernel;
@@ -166,6 +168,7 @@ void FloatProduct::run(ThreadPool& pool, const void* a, const void* b, void* c, 
   const float* wide_b = widen(b, wide_b_);
   float* wide_c = take(wide_c_);
   run_f32(pool, wide_a, wide_b, wide_c, epilogue, memory);
+  if (finish.fn != nullptr) finish.fn(finish.self, wide_c);
   pool.parallel_for(wide_c_, kGrain, [&](int64_t begin, int64_t end, int) {
     (half ? convert.f32_to_f16 : convert.f32_to_bf16)(wide_c + begin, static_cast<uint16_t*>(c) + begin, end - begin);
   });

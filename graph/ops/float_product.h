@@ -14,6 +14,12 @@
 
 namespace sprun::graph {
 
+// What still happens to the float32 result before it is rounded to a 16-bit type: fn(self, y) with y all of C.
+struct ProductFinish {
+  const void* self = nullptr;
+  void (*fn)(const void* self, float* y) = nullptr;
+};
+
 class FloatProduct : public OpState {
  public:
   // a and b are the input numbers of the operands. Sets kernel, regime, flops, scratch_bytes, rejected and
@@ -24,8 +30,8 @@ class FloatProduct : public OpState {
   // Operands in the order of the inputs a and b of prepare(), of their type; scratch as asked for there. bias is [N]
   // and residual [M, N] of C, float32; both need a product that is not transposed by prepare(), as those of
   // plan_matmul() are.
-  void run(ThreadPool& pool, const void* a, const void* b, void* c, const kernels::Epilogue& epilogue,
-           void* scratch) const;
+  void run(ThreadPool& pool, const void* a, const void* b, void* c, const kernels::Epilogue& epilogue, void* scratch,
+           const ProductFinish& finish = {}) const;
 
  private:
   struct Operands {

@@ -58,33 +58,40 @@ Status infer_gemm(InferContext& ctx) {
   return {};
 }
 
-// y = act(y + beta * c), where c is seen through strides.
-template <class T>
-void add_and_activate(RunContext& ctx, const T* c, const BatchStrides& strides, T* y) {
-  const int64_t rows = ctx.output(0).shape[0], cols = ctx.output(0).shape[1];
-  const float beta = ctx.attrs().get_float("beta", 1.0f);
-  const std::string_view activation = ctx.attrs().get_string("activation", "");
-  const float act_alpha = ctx.attrs().get_float("activation_alpha", activation == "HardSigmoid" ? 0.2f : 0.01f);
-  const float act_beta = ctx.attrs().get_float("activation_beta", 0.5f);
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < cols; ++j) {
-      T& out = y[i * cols + j];
-      if (c != nullptr) {
-        const T add = c[i * strides[0] + j * strides[1]];
-        using Sum = SumType<T>;
-        if constexpr (std::is_integral_v<T>) {
-          out = static_cast<T>(static_cast<Sum>(out) + static_cast<Sum>(scale_sum<T>(static_cast<Sum>(add), beta)));
-        } else {
-          out = store<T>(load(out) + static_cast<Sum>(beta) * load(add));
-        }
-      }
-      if (!activation.empty()) {
-        out = store<T>(
-            static_cast<ComputeType<T>>(activate(activation, static_cast<float>(load(out)), act_alpha, act_beta)));
+// beta * C and the activation, read once per run.
+struct Tail {
+  ConstTensorView c;       // undefined type: none
+  BatchStrides strides{};  // of C seen as [M, N]
+  int64_t columns = 0;
+  float beta = 1.0f, alpha = 0.01f, act_beta = 0.5f;
+  std::string_view activation;
+
+  Tail(const RunContext& ctx, bool with_c) : columns(ctx.output(0).shape.back()) {
+    activation = ctx.attrs().get_string("activation", "");
+    beta = ctx.attrs().get_float("beta", 1.0f);
+    alpha = ctx.attrs().get_float("activation_alpha", activation == "HardSigmoid" ? 0.2f : 0.01f);
+    act_beta = ctx.attrs().get_float("activation_beta", 0.5f);
+    if (!with_c) return;
+    c = ctx.input(2);
+    strides = broadcast_strides(c.shape, ctx.output(0).shape);
+  }
+
+  // act(value + beta * c[i, j]) in the type that T computes in; integers wrap.
+  template <class T>
+  ComputeType<T> apply(ComputeType<T> value, int64_t i, int64_t j) const {
+    if (c.dtype != DType::kUndefined) {
+      const T add = c.as<T>()[i * strides[0] + j * strides[1]];
+      using Sum = SumType<T>;
+      if constexpr (std::is_integral_v<T>) {
+        value = static_cast<T>(static_cast<Sum>(value) + static_cast<Sum>(scale_sum<T>(static_cast<Sum>(add), beta)));
+      } else {
+        value += static_cast<Sum>(beta) * load(add);
       }
     }
+    if (activation.empty()) return value;
+    return static_cast<ComputeType<T>>(activate(activation, static_cast<float>(value), alpha, act_beta));
   }
-}
+};
 
 // How the float32 product takes C.
 enum class CRole : uint8_t { kNone, kBias, kResidual, kAfter };
@@ -130,11 +137,21 @@ Status prepare_gemm(PrepareContext& ctx) {
   return {};
 }
 
+// The tail over a float32 result, with C of type T.
 template <class T>
-void finish(RunContext& ctx, bool add_c) {
-  const auto strides = add_c ? broadcast_strides(ctx.input(2).shape, ctx.output(0).shape) : BatchStrides{};
-  add_and_activate(ctx, add_c ? ctx.input(2).as<T>() : nullptr, strides, ctx.output(0).as<T>());
-}
+struct FinishAll {
+  const Tail& tail;
+  int64_t rows;
+
+  static void run(const void* self, float* y) {
+    const FinishAll& all = *static_cast<const FinishAll*>(self);
+    for (int64_t i = 0; i < all.rows; ++i) {
+      float* row = y + i * all.tail.columns;
+      for (int64_t j = 0; j < all.tail.columns; ++j)
+        row[j] = static_cast<float>(all.tail.template apply<T>(row[j], i, j));
+    }
+  }
+};
 
 Status run_prepared(RunContext& ctx, const GemmState& state) {
   kernels::Epilogue epilogue = state.epilogue;
@@ -143,10 +160,19 @@ Status run_prepared(RunContext& ctx, const GemmState& state) {
     epilogue.residual = ctx.input(2).as<float>();
     epilogue.ld_residual = ctx.output(0).shape.back();
   }
-  state.product->run(ctx.pool(), ctx.input(0).data, ctx.input(1).data, ctx.output(0).data, epilogue, ctx.scratch());
-  if (state.c_role != CRole::kAfter && !state.activate_after) return {};
+  const auto run = [&](const ProductFinish& finish) {
+    state.product->run(ctx.pool(), ctx.input(0).data, ctx.input(1).data, ctx.output(0).data, epilogue, ctx.scratch(),
+                       finish);
+    return Status();
+  };
+  if (state.c_role != CRole::kAfter && !state.activate_after) return run({});
+  const Tail tail(ctx, state.c_role == CRole::kAfter);
   return dispatch_real(ctx, ctx.output(0).dtype, [&](auto tag) {
-    finish<typename decltype(tag)::type>(ctx, state.c_role == CRole::kAfter);
+    using T = typename decltype(tag)::type;
+    if constexpr (!std::is_same_v<T, double>) {
+      const FinishAll<T> all = {tail, ctx.output(0).shape[0]};
+      return run({&all, FinishAll<T>::run});
+    }
     return Status();
   });
 }
@@ -156,10 +182,20 @@ Status run_gemm(RunContext& ctx) {
   auto plan = plan_matmul(ctx.input(0).shape, ctx.input(1).shape, flags_of(ctx.attrs()));
   if (!plan.ok()) return ctx.error(plan.status().message());
   const float alpha = ctx.attrs().get_float("alpha", 1.0f);
+  const Tail tail(ctx, ctx.has_input(2));
   return dispatch_numeric(ctx, ctx.output(0).dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    gemm_ref(ctx.pool(), plan->gemm, ctx.input(0).as<T>(), ctx.input(1).as<T>(), ctx.output(0).as<T>(), alpha);
-    finish<T>(ctx, ctx.has_input(2));
+    T* y = ctx.output(0).as<T>();
+    gemm_ref(ctx.pool(), plan->gemm, ctx.input(0).as<T>(), ctx.input(1).as<T>(),
+             [&](int64_t offset, int64_t count, const SumType<T>* sums) {
+               const int64_t i = offset / plan->gemm.n, first = offset % plan->gemm.n;
+               for (int64_t j = 0; j < count; ++j) {
+                 ComputeType<T> value;
+                 if constexpr (std::is_integral_v<T>) value = scale_sum<T>(sums[j], alpha);
+                 else value = static_cast<SumType<T>>(alpha) * sums[j];
+                 y[offset + j] = store<T>(tail.template apply<T>(value, i, first + j));
+               }
+             });
     return Status();
   });
 }

@@ -89,7 +89,7 @@ Status run_add(RunContext& ctx) {
   const float fixed =
       static_cast<float>(c.zero) - (a_ratio * static_cast<float>(a.zero) + b_ratio * static_cast<float>(b.zero));
   return run_binary(ctx, [&](int32_t x, int32_t y) {
-    return a_ratio * static_cast<float>(x) + b_ratio * static_cast<float>(y) + fixed;
+    return a_ratio * static_cast<float>(x) + (b_ratio * static_cast<float>(y) + fixed);
   });
 }
 

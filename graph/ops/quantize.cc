@@ -1,7 +1,8 @@
 // QuantizeLinear, DequantizeLinear (ai.onnx 10 to 28 and com.microsoft) and DynamicQuantizeLinear.
 //
-// Per tensor, per axis and blocked parameters are one layout (quant_util.h). Quotients are rounded to the precision
-// that the op asks for (type of the scale, or the attribute `precision`) before they are rounded to integers. float32
+// Per tensor, per axis and blocked parameters are one layout (quant_util.h). From opset 23 on, quotients are rounded to
+// the precision that the op asks for (type of the scale, or the attribute `precision`) before they are rounded to
+// integers; earlier versions leave it open, and divide in float32 here. float32
 // to 8 bits, the common case, has vector kernels.
 #include <algorithm>
 #include <cmath>
@@ -142,15 +143,20 @@ Status quantize_from(RunContext& ctx, const QuantizeArgs& args) {
   });
 }
 
+DType precision_of(const RunContext& ctx) {
+  const auto precision = static_cast<DType>(ctx.attrs().get_int("precision", 0));
+  if (precision != DType::kUndefined) return precision;
+  return ctx.node().domain.empty() && ctx.opset() >= 23 ? ctx.input(1).dtype : DType::kF32;
+}
+
 Status run_quantize(RunContext& ctx) {
   auto layout = layout_of(ctx, ctx.input(0).shape, ctx.input(1).shape);
   if (!layout.ok()) return ctx.error(layout.status().message());
-  const auto precision = static_cast<DType>(ctx.attrs().get_int("precision", 0));
   const QuantizeArgs args = {.layout = *layout,
                              .scale = ScaleReader(ctx.input(1)),
                              .zero_point = ctx.has_input(2) ? ZeroPointReader(ctx.input(2)) : ZeroPointReader(),
                              .range = quant_range(ctx.output(0).dtype),
-                             .precision = precision == DType::kUndefined ? ctx.input(1).dtype : precision};
+                             .precision = precision_of(ctx)};
   if (const auto* state = static_cast<const QuantizeState*>(ctx.state()); state && args.precision == DType::kF32) {
     quantize_bytes(ctx, *state, args);
     return {};
