@@ -10,7 +10,8 @@ namespace sprun::kernels {
 
 namespace {
 constexpr PeakKernel kKernels[] = {
-#define SPRUN_KERNEL(isa, kind, function) SPRUN_IF_BUILT_##isa({#function, Isa::isa, PeakKind::kind, &function}, )
+#define SPRUN_KERNEL(isa, kind, function) \
+  SPRUN_IF_BUILT_##isa({#function, Isa::isa, PeakKind::kind, &function}, )
 #include "kernels/peak/peak.def"
 #undef SPRUN_KERNEL
 };

@@ -1,8 +1,10 @@
-// Loops that reach the peak rate of one core: what `sprun devices` and `sprun profile` compare with.
+// Loops that reach the peak rate of one core: what `sprun devices` and `sprun profile` compare
+// with.
 //
-//   fn(iterations) does kAccumulators independent multiply-add instructions per iteration, on registers only, and
-//   returns the number of operations done; a multiply and an add count as two.
-// Threads: none; callers run one per core. Errors: none. Numbers: constant and finite, without meaning.
+//   fn(iterations) does kAccumulators independent multiply-add instructions per iteration, on
+//   registers only, and returns the number of operations done; a multiply and an add count as two.
+// Threads: none; callers run one per core. Errors: none. Numbers: constant and finite, without
+// meaning.
 #pragma once
 
 #include <cstdint>

@@ -8,7 +8,9 @@ struct F32 {
   using Reg = __m256;
   static constexpr int kOps = 16;
   static Reg initial() { return _mm256_setzero_ps(); }
-  static void apply(Reg& acc, Reg x, Reg y) { asm volatile("vfmadd231ps %1, %2, %0" : "+x"(acc) : "x"(x), "x"(y)); }
+  static void apply(Reg& acc, Reg x, Reg y) {
+    asm volatile("vfmadd231ps %1, %2, %0" : "+x"(acc) : "x"(x), "x"(y));
+  }
   static void keep(Reg acc) { asm volatile("" : : "x"(acc)); }
 };
 
@@ -20,7 +22,8 @@ struct S8 {
   static void apply(Reg& acc, Reg x, Reg y) {
     Reg t;
     asm volatile("vpmaddubsw %2, %3, %1\n\tvpmaddwd %2, %1, %1\n\tvpaddd %1, %0, %0"
-                 : "+x"(acc), "=&x"(t) : "x"(x), "x"(y));
+                 : "+x"(acc), "=&x"(t)
+                 : "x"(x), "x"(y));
   }
   static void keep(Reg acc) { asm volatile("" : : "x"(acc)); }
 };

@@ -8,7 +8,9 @@ struct F32 {
   using Reg = __m512;
   static constexpr int kOps = 32;
   static Reg initial() { return _mm512_setzero_ps(); }
-  static void apply(Reg& acc, Reg x, Reg y) { asm volatile("vfmadd231ps %1, %2, %0" : "+v"(acc) : "v"(x), "v"(y)); }
+  static void apply(Reg& acc, Reg x, Reg y) {
+    asm volatile("vfmadd231ps %1, %2, %0" : "+v"(acc) : "v"(x), "v"(y));
+  }
   static void keep(Reg acc) { asm volatile("" : : "v"(acc)); }
 };
 }  // namespace avx512_peak

@@ -1,5 +1,6 @@
-// The loop of every peak kernel. Step::apply(acc, x, y) is one instruction (or the shortest sequence) that multiplies
-// and adds Step::kOps operations into acc; it must be opaque to the optimiser where the values are constant.
+// The loop of every peak kernel. Step::apply(acc, x, y) is one instruction (or the shortest
+// sequence) that multiplies and adds Step::kOps operations into acc; it must be opaque to the
+// optimiser where the values are constant.
 #pragma once
 
 #include <cstdint>

@@ -67,7 +67,8 @@ Result<std::vector<Config>> configs_of(const BenchArgs& args) {
   size_t count = args.precisions.size() * threads.size();
   for (const auto& [name, sizes] : lists) {
     count *= sizes.size();
-    if (count > kMaxConfigs) return Status(Code::kUsage, fmt::format("more than {} combinations", kMaxConfigs));
+    if (count > kMaxConfigs)
+      return Status(Code::kUsage, fmt::format("more than {} combinations", kMaxConfigs));
   }
   const auto dims = cross(lists);
   std::vector<Config> configs;
@@ -104,7 +105,8 @@ Status prepare(const BenchArgs& args, std::vector<Config>& configs) {
     c.model = it->second.model;
     c.load_ms = it->second.load_ms;
     const Progress progress("warming up " + label(c));
-    SPRUN_ASSIGN(auto inputs, make_inputs(*c.model, args.input, DimMap(c.dims.begin(), c.dims.end())));
+    SPRUN_ASSIGN(auto inputs,
+                 make_inputs(*c.model, args.input, DimMap(c.dims.begin(), c.dims.end())));
     c.inputs = std::make_shared<std::vector<NamedTensor>>(std::move(inputs));
     SPRUN_ASSIGN(Session session, bound_session(c.model, *c.inputs, c.threads));
     c.session = std::make_unique<Session>(std::move(session));
@@ -142,7 +144,8 @@ std::vector<std::vector<std::string>> result_rows(const std::vector<Config>& con
   std::vector<std::vector<std::string>> rows(1);
   rows[0] = {"precision"};
   for (const auto& [name, size] : configs.front().dims) rows[0].push_back(name);
-  for (const char* title : {"threads", "p50_ms", "p90_ms", "p99_ms", "min_ms", "mean_ms", "runs", "runs_per_s"}) {
+  for (const char* title :
+       {"threads", "p50_ms", "p90_ms", "p99_ms", "min_ms", "mean_ms", "runs", "runs_per_s"}) {
     rows[0].emplace_back(title);
   }
   for (const Config& c : configs) {
@@ -195,12 +198,15 @@ Status bench(const BenchArgs& args) {
   SPRUN_ASSIGN(std::vector<Config> configs, configs_of(args));
   SPRUN_TRY(prepare(args, configs));
   const Status measured = measure(args, configs);
-  if (!measured.ok() && measured.code() != Code::kCancelled) return measured;  // interrupted: print what there is
+  if (!measured.ok() && measured.code() != Code::kCancelled)
+    return measured;  // interrupted: print what there is
   const auto rows = result_rows(configs);
   if (args.format == "json") {
     SPRUN_TRY(write_json("-", as_json(args, configs)));
   } else if (args.json != "-") {
-    SPRUN_TRY(print(args.format == "csv" ? as_csv(rows) : args.format == "md" ? as_markdown(rows) : format_table(rows)));
+    SPRUN_TRY(print(args.format == "csv"  ? as_csv(rows)
+                    : args.format == "md" ? as_markdown(rows)
+                                          : format_table(rows)));
   }
   if (!args.json.empty()) SPRUN_TRY(write_json(args.json, as_json(args, configs)));
   return measured;
@@ -213,17 +219,24 @@ Action setup_bench(CLI::App& app) {
   add_model_options(app, args->model, false);
   add_input_options(app, args->input);
   app.get_option("--dim")->description(
-      "Sizes of symbolic dimensions; lists and ranges are multiplied out: batch=1,seq=32,128 or seq=128..1024*2 or "
+      "Sizes of symbolic dimensions; lists and ranges are multiplied out: batch=1,seq=32,128 or "
+      "seq=128..1024*2 or "
       "seq=32..128+32. Defaults as for run");
-  app.add_option("--threads", args->threads, "List or range of thread counts; 0: every core this process may use");
+  app.add_option("--threads", args->threads,
+                 "List or range of thread counts; 0: every core this process may use");
   app.add_option("--precision", args->precisions, "List of f32, bf16, int8")->delimiter(',');
-  app.add_option("--warmup", args->warmup, "Runs per combination before measuring")->check(CLI::PositiveNumber);
+  app.add_option("--warmup", args->warmup, "Runs per combination before measuring")
+      ->check(CLI::PositiveNumber);
   auto* seconds = app.add_option("--time", args->seconds, "Seconds of measurement per combination");
   seconds->check(CLI::PositiveNumber);
-  app.add_option("--iterations", args->iterations, "Measured runs per combination instead of --time")
-      ->check(CLI::PositiveNumber)->excludes(seconds);
-  app.add_option("--format", args->format, "table, csv, json or md")->check(CLI::IsMember({"table", "csv", "json", "md"}));
-  app.add_option("--json", args->json, "Also write JSON to FILE; - writes only JSON, to standard output");
+  app.add_option("--iterations", args->iterations,
+                 "Measured runs per combination instead of --time")
+      ->check(CLI::PositiveNumber)
+      ->excludes(seconds);
+  app.add_option("--format", args->format, "table, csv, json or md")
+      ->check(CLI::IsMember({"table", "csv", "json", "md"}));
+  app.add_option("--json", args->json,
+                 "Also write JSON to FILE; - writes only JSON, to standard output");
   return [args] { return bench(*args); };
 }
 

@@ -39,7 +39,8 @@ std::string first_line(const std::string& path) {
 std::string cpu_model() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("model name")) return line.substr(std::min(line.size(), line.find(':') + 2));
+    if (line.starts_with("model name"))
+      return line.substr(std::min(line.size(), line.find(':') + 2));
   }
   return "unknown";
 }
@@ -69,7 +70,8 @@ std::vector<IsaRow> isa_rows(kernels::IsaSet allowed) {
   std::vector<IsaRow> rows;
   for (kernels::Isa isa : kernels::all_isas()) {
     const bool used = allowed.contains(isa);
-    rows.push_back({std::string(kernels::isa_name(isa)), used ? "used" : kernels::unavailable_reason(isa, allowed), used});
+    rows.push_back({std::string(kernels::isa_name(isa)),
+                    used ? "used" : kernels::unavailable_reason(isa, allowed), used});
   }
   return rows;
 }
@@ -83,20 +85,25 @@ Status devices(const DevicesArgs& args) {
   }
   const int cores = usable_cores();
   const int present = static_cast<int>(std::thread::hardware_concurrency());
-  std::string text = fmt::format("cpu     {}\ncores   {} allowed ({} in the affinity mask)\n", cpu_model(), cores, present);
-  Json json = {{"cpu", cpu_model()}, {"cores_allowed", cores}, {"cores_in_mask", present},
-               {"isa", isa_in_use()}, {"isas", Json::array()}, {"isa_levels", Json::array()},
+  std::string text = fmt::format("cpu     {}\ncores   {} allowed ({} in the affinity mask)\n",
+                                 cpu_model(), cores, present);
+  Json json = {{"cpu", cpu_model()},     {"cores_allowed", cores}, {"cores_in_mask", present},
+               {"isa", isa_in_use()},    {"isas", Json::array()},  {"isa_levels", Json::array()},
                {"caches", Json::array()}};
   for (std::string_view level : kernels::isa_level_names()) json["isa_levels"].push_back(level);
   for (const Cache& c : caches()) {
-    text += fmt::format("cache   L{} {} {}, shared by cpu {}\n", c.level, c.type, c.size, c.shared_by);
-    json["caches"].push_back({{"level", c.level}, {"type", c.type}, {"size", c.size}, {"shared_by", c.shared_by}});
+    text +=
+        fmt::format("cache   L{} {} {}, shared by cpu {}\n", c.level, c.type, c.size, c.shared_by);
+    json["caches"].push_back(
+        {{"level", c.level}, {"type", c.type}, {"size", c.size}, {"shared_by", c.shared_by}});
   }
   for (const IsaRow& row : isa_rows(allowed)) {
     text += fmt::format("isa     {:<12} {}\n", row.name, row.state);
-    json["isas"].push_back({{"name", row.name}, {"used", row.used}, {"reason", row.used ? "" : row.state}});
+    json["isas"].push_back(
+        {{"name", row.name}, {"used", row.used}, {"reason", row.used ? "" : row.state}});
   }
-  text += fmt::format("levels  {} (SPRUN_MAX_ISA, --isa)\n", fmt::join(kernels::isa_level_names(), ", "));
+  text += fmt::format("levels  {} (SPRUN_MAX_ISA, --isa)\n",
+                      fmt::join(kernels::isa_level_names(), ", "));
   if (!args.no_peak) {
     const Progress progress("measuring peak rates");
     json["peak"] = Json::array();

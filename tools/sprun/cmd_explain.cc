@@ -46,7 +46,8 @@ Action setup_explain(CLI::App& app) {
   auto args = std::make_shared<ExplainArgs>();
   add_model_options(app, args->model);
   add_input_options(app, args->input);
-  app.add_option("--threads", args->threads, "Threads; 0: every core this process may use")->check(CLI::Range(0, 1024));
+  app.add_option("--threads", args->threads, "Threads; 0: every core this process may use")
+      ->check(CLI::Range(0, 1024));
   app.add_option("--json", args->json, "Write the lines as JSON to FILE, or - for standard output");
   return [args] { return explain(*args); };
 }

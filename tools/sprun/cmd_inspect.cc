@@ -35,7 +35,8 @@ void for_each_graph(const Graph& graph, const Fn& fn) {
   fn(graph);
   for (graph::NodeId n = 0; n < graph.num_nodes(); ++n) {
     for (const auto& [name, attr] : graph.node(n).attrs.items()) {
-      if (const auto* body = std::get_if<std::shared_ptr<const Graph>>(&attr)) for_each_graph(**body, fn);
+      if (const auto* body = std::get_if<std::shared_ptr<const Graph>>(&attr))
+        for_each_graph(**body, fn);
     }
   }
 }
@@ -51,7 +52,8 @@ std::string shape_text(const graph::Value& value) {
   return value.shape ? value.shape->to_string() : "[...]";
 }
 
-// A dimension is a number, a symbol, or null when unknown; the shape is null when not even the rank is known.
+// A dimension is a number, a symbol, or null when unknown; the shape is null when not even the rank
+// is known.
 Json values_json(const Graph& g, std::span<const graph::ValueId> ids) {
   Json list = Json::array();
   for (graph::ValueId id : ids) {
@@ -60,7 +62,9 @@ Json values_json(const Graph& g, std::span<const graph::ValueId> ids) {
     if (v.declared) {
       shape = Json::array();
       for (const graph::DimInfo& d : *v.declared) {
-        shape.push_back(d.value >= 0 ? Json(d.value) : d.symbol.empty() ? Json(nullptr) : Json(d.symbol));
+        shape.push_back(d.value >= 0       ? Json(d.value)
+                        : d.symbol.empty() ? Json(nullptr)
+                                           : Json(d.symbol));
       }
     } else if (v.shape) {
       shape = std::vector<int64_t>(v.shape->dims().begin(), v.shape->dims().end());
@@ -97,12 +101,14 @@ Totals totals_of(const graph::OnnxModel& model) {
   });
   for (const graph::MissingData& missing : model.missing_data) {
     const graph::ValueId v = model.graph->find_value(missing.tensor);
-    if (v != graph::kNoValue && model.graph->value(v).shape) add(model.graph->value(v).dtype, *model.graph->value(v).shape);
+    if (v != graph::kNoValue && model.graph->value(v).shape)
+      add(model.graph->value(v).dtype, *model.graph->value(v).shape);
   }
   return totals;
 }
 
-Json json_of(const InspectArgs& args, const graph::OnnxModel& model, const std::vector<LinearWeight>& weights) {
+Json json_of(const InspectArgs& args, const graph::OnnxModel& model,
+             const std::vector<LinearWeight>& weights) {
   const Graph& g = *model.graph;
   const Totals totals = totals_of(model);
   Json json = {{"model", args.path},
@@ -122,16 +128,24 @@ Json json_of(const InspectArgs& args, const graph::OnnxModel& model, const std::
                {"unsupported_values", model.unsupported_values},
                {"missing_data", Json::array()},
                {"warnings", model.warnings}};
-  for (const auto& [domain, version] : model.opsets) json["opsets"][domain.empty() ? "ai.onnx" : domain] = version;
+  for (const auto& [domain, version] : model.opsets)
+    json["opsets"][domain.empty() ? "ai.onnx" : domain] = version;
   for (const LinearWeight& w : weights) {
     const auto dims = w.shape.dims();
-    json["weights"].push_back({{"name", w.name}, {"op", w.op}, {"dtype", dtype_name(w.dtype)},
-                               {"shape", std::vector<int64_t>(dims.begin(), dims.end())}, {"zeros", w.zeros},
-                               {"zero_share", w.elements() > 0 ? double(w.zeros) / double(w.elements()) : 0}});
+    json["weights"].push_back(
+        {{"name", w.name},
+         {"op", w.op},
+         {"dtype", dtype_name(w.dtype)},
+         {"shape", std::vector<int64_t>(dims.begin(), dims.end())},
+         {"zeros", w.zeros},
+         {"zero_share", w.elements() > 0 ? double(w.zeros) / double(w.elements()) : 0}});
   }
   for (const graph::UnsupportedOp& op : model.unsupported_ops) {
-    json["unsupported"].push_back({{"domain", op.domain.empty() ? "ai.onnx" : op.domain}, {"op", op.op_type},
-                                   {"opset", op.version}, {"reason", op.reason}, {"nodes", op.nodes}});
+    json["unsupported"].push_back({{"domain", op.domain.empty() ? "ai.onnx" : op.domain},
+                                   {"op", op.op_type},
+                                   {"opset", op.version},
+                                   {"reason", op.reason},
+                                   {"nodes", op.nodes}});
   }
   for (const graph::MissingData& m : model.missing_data) {
     json["missing_data"].push_back({{"tensor", m.tensor}, {"file", m.file}, {"reason", m.reason}});
@@ -145,24 +159,28 @@ std::string header_text(const InspectArgs& args, const graph::OnnxModel& model) 
   for (const auto& [domain, version] : model.opsets) {
     opsets.push_back(fmt::format("{} {}", domain.empty() ? "ai.onnx" : domain, version));
   }
-  std::string text = fmt::format("model       {}\nproducer    {} {}\nopset       {}  (IR version {})\n", args.path,
-                                 model.producer_name.empty() ? "unknown" : model.producer_name, model.producer_version,
-                                 fmt::join(opsets, ", "), model.ir_version);
+  std::string text =
+      fmt::format("model       {}\nproducer    {} {}\nopset       {}  (IR version {})\n", args.path,
+                  model.producer_name.empty() ? "unknown" : model.producer_name,
+                  model.producer_version, fmt::join(opsets, ", "), model.ir_version);
   for (graph::ValueId v : g.inputs()) {
-    text += fmt::format("input       {}  {}{}\n", g.value(v).name, dtype_name(g.value(v).dtype), shape_text(g.value(v)));
+    text += fmt::format("input       {}  {}{}\n", g.value(v).name, dtype_name(g.value(v).dtype),
+                        shape_text(g.value(v)));
   }
   for (graph::ValueId v : g.outputs()) {
-    text += fmt::format("output      {}  {}{}\n", g.value(v).name, dtype_name(g.value(v).dtype), shape_text(g.value(v)));
+    text += fmt::format("output      {}  {}{}\n", g.value(v).name, dtype_name(g.value(v).dtype),
+                        shape_text(g.value(v)));
   }
   const Totals totals = totals_of(model);
-  text += fmt::format("parameters  {} in {} constants, {:.1f} MiB\n", totals.elements, totals.constants,
-                      static_cast<double>(totals.bytes) / (1024.0 * 1024.0));
+  text += fmt::format("parameters  {} in {} constants, {:.1f} MiB\n", totals.elements,
+                      totals.constants, static_cast<double>(totals.bytes) / (1024.0 * 1024.0));
   std::vector<std::pair<int64_t, std::string>> ops;
   for (const auto& [op, count] : op_histogram(g)) ops.emplace_back(-count, op);
   std::sort(ops.begin(), ops.end());
   std::vector<std::string> counts;
   for (const auto& [count, op] : ops) counts.push_back(fmt::format("{} {}", op, -count));
-  return text + fmt::format("ops         {} nodes: {}\n", g.num_live_nodes(), fmt::join(counts, ", "));
+  return text +
+         fmt::format("ops         {} nodes: {}\n", g.num_live_nodes(), fmt::join(counts, ", "));
 }
 
 std::string weights_text(const std::vector<LinearWeight>& weights, bool all) {
@@ -171,17 +189,22 @@ std::string weights_text(const std::vector<LinearWeight>& weights, bool all) {
     zeros += w.zeros;
     elements += w.elements();
   }
-  std::string text = fmt::format("zeros       {:.2f}% of {} elements in {} weights of linear layers\n",
-                                 elements > 0 ? 100.0 * double(zeros) / double(elements) : 0.0, elements, weights.size());
+  std::string text = fmt::format(
+      "zeros       {:.2f}% of {} elements in {} weights of linear layers\n",
+      elements > 0 ? 100.0 * double(zeros) / double(elements) : 0.0, elements, weights.size());
   std::vector<std::vector<std::string>> table = {{"zeros", "shape", "dtype", "op", "weight"}};
   for (const LinearWeight& w : weights) {
     const double share = w.elements() > 0 ? double(w.zeros) / double(w.elements()) : 0;
     if (!all && share < 0.01) continue;
-    table.push_back({fmt::format("{:.1f}%", 100 * share), w.shape.to_string(), std::string(dtype_name(w.dtype)), w.op, w.name});
+    table.push_back({fmt::format("{:.1f}%", 100 * share), w.shape.to_string(),
+                     std::string(dtype_name(w.dtype)), w.op, w.name});
   }
   if (table.size() > 1) text += format_table(table);
   const size_t hidden = weights.size() - (table.size() - 1);
-  return hidden > 0 ? text + fmt::format("            {} weights with less than 1% zeros not listed (--weights lists all)\n", hidden)
+  return hidden > 0 ? text + fmt::format(
+                                 "            {} weights with less than 1% zeros not listed "
+                                 "(--weights lists all)\n",
+                                 hidden)
                     : text;
 }
 
@@ -189,31 +212,37 @@ std::string weights_text(const std::vector<LinearWeight>& weights, bool all) {
 std::string name_list(const std::vector<std::string>& names) {
   constexpr size_t kShown = 6;
   const size_t shown = std::min(names.size(), kShown);
-  const std::string text = fmt::format("{}", fmt::join(names.begin(), names.begin() + static_cast<ptrdiff_t>(shown), ", "));
+  const std::string text = fmt::format(
+      "{}", fmt::join(names.begin(), names.begin() + static_cast<ptrdiff_t>(shown), ", "));
   return names.size() > shown ? text + fmt::format(" and {} more", names.size() - shown) : text;
 }
 
 std::string problems_text(const graph::OnnxModel& model) {
   std::string text;
   for (const graph::UnsupportedOp& op : model.unsupported_ops) {
-    text += fmt::format("unsupported {}.{} opset {}{}{}: {} node(s): {}\n", op.domain.empty() ? "ai.onnx" : op.domain,
-                        op.op_type, op.version, op.reason.empty() ? "" : ", ", op.reason, op.nodes.size(),
-                        name_list(op.nodes));
+    text +=
+        fmt::format("unsupported {}.{} opset {}{}{}: {} node(s): {}\n",
+                    op.domain.empty() ? "ai.onnx" : op.domain, op.op_type, op.version,
+                    op.reason.empty() ? "" : ", ", op.reason, op.nodes.size(), name_list(op.nodes));
   }
-  for (const std::string& value : model.unsupported_values) text += fmt::format("unsupported {}\n", value);
+  for (const std::string& value : model.unsupported_values)
+    text += fmt::format("unsupported {}\n", value);
   for (const graph::MissingData& m : model.missing_data) {
     text += fmt::format("missing     {} from {}: {}\n", m.tensor, m.file, m.reason);
   }
-  for (const std::string& warning : model.warnings) text += fmt::format("warning     {}\n", warning);
+  for (const std::string& warning : model.warnings)
+    text += fmt::format("warning     {}\n", warning);
   return text;
 }
 
 Status inspect(const InspectArgs& args) {
   const Progress progress("reading " + args.path);
-  SPRUN_ASSIGN(const graph::OnnxModel model, graph::read_onnx(args.path, {.allow_linked_external_data = args.linked}));
+  SPRUN_ASSIGN(const graph::OnnxModel model,
+               graph::read_onnx(args.path, {.allow_linked_external_data = args.linked}));
   const std::vector<LinearWeight> weights = linear_weights(*model.graph);
   if (args.json != "-") {
-    SPRUN_TRY(print(header_text(args, model) + weights_text(weights, args.all_weights) + problems_text(model)));
+    SPRUN_TRY(print(header_text(args, model) + weights_text(weights, args.all_weights) +
+                    problems_text(model)));
   }
   return args.json.empty() ? Status() : write_json(args.json, json_of(args, model, weights));
 }
@@ -223,8 +252,10 @@ Status inspect(const InspectArgs& args) {
 Action setup_inspect(CLI::App& app) {
   auto args = std::make_shared<InspectArgs>();
   app.add_option("MODEL", args->path, "The ONNX file")->required();
-  app.add_flag("--weights", args->all_weights, "List every weight of a linear layer, also those without zeros");
-  app.add_flag("--allow-linked-data", args->linked, "Follow symbolic links in the paths of external data");
+  app.add_flag("--weights", args->all_weights,
+               "List every weight of a linear layer, also those without zeros");
+  app.add_flag("--allow-linked-data", args->linked,
+               "Follow symbolic links in the paths of external data");
   app.add_option("--json", args->json, "Write JSON to FILE, or - for standard output");
   return [args] { return inspect(*args); };
 }

@@ -61,7 +61,8 @@ Result<Measured> measure(Session& session, const ProfileArgs& args) {
   measured.last = session.profile();
   for (size_t s = 0; s < measured.last.size(); ++s) {
     const StepProfile& p = measured.last[s];
-    measured.steps.push_back({p.name, p.op, p.kernel, p.regime, p.shape, 1, quantile(us[s], 0.5), p.flops, p.bytes});
+    measured.steps.push_back(
+        {p.name, p.op, p.kernel, p.regime, p.shape, 1, quantile(us[s], 0.5), p.flops, p.bytes});
   }
   return measured;
 }
@@ -85,13 +86,16 @@ std::vector<Row> group_by_op(const std::vector<Row>& steps) {
 }
 
 double peak_gops_for(const Row& row, const PeakRates& peak) {
-  const auto has = [&](std::string_view part) { return row.kernel.find(part) != std::string::npos; };
+  const auto has = [&](std::string_view part) {
+    return row.kernel.find(part) != std::string::npos;
+  };
   if (has("s8") || has("u8") || has("int8")) return peak.int8_gops;
   if (has("bf16") && peak.bf16_gflops > 0) return peak.bf16_gflops;
   return peak.f32_gflops;
 }
 
-// Percent of the peak that bounds the step: its regime's, or the nearer one if it states none. Negative: no figures.
+// Percent of the peak that bounds the step: its regime's, or the nearer one if it states none.
+// Negative: no figures.
 double percent_of_peak(const Row& row, const PeakRates& peak) {
   const double compute_peak = peak_gops_for(row, peak);
   const double compute = compute_peak > 0 ? 100 * row.gflops() / compute_peak : 0;
@@ -101,13 +105,15 @@ double percent_of_peak(const Row& row, const PeakRates& peak) {
   return row.flops > 0 || row.bytes > 0 ? std::max(compute, memory) : -1;
 }
 
-std::vector<std::vector<std::string>> table_of(const std::vector<Row>& rows, double total_us, const PeakRates& peak,
-                                               bool by_op) {
+std::vector<std::vector<std::string>> table_of(const std::vector<Row>& rows, double total_us,
+                                               const PeakRates& peak, bool by_op) {
   std::vector<std::vector<std::string>> table(1);
-  table[0] = {"us", "share", "GFLOP/s", "GB/s", "%peak", by_op ? "steps" : "step", "op", "kernel", "shape"};
+  table[0] = {"us", "share",  "GFLOP/s", "GB/s", "%peak", by_op ? "steps" : "step",
+              "op", "kernel", "shape"};
   for (const Row& row : rows) {
     const double percent = percent_of_peak(row, peak);
-    table.push_back({fmt::format("{:.1f}", row.us), fmt::format("{:.1f}%", total_us > 0 ? 100 * row.us / total_us : 0),
+    table.push_back({fmt::format("{:.1f}", row.us),
+                     fmt::format("{:.1f}%", total_us > 0 ? 100 * row.us / total_us : 0),
                      row.flops > 0 ? fmt::format("{:.1f}", row.gflops()) : "",
                      row.bytes > 0 ? fmt::format("{:.1f}", row.gbytes()) : "",
                      percent >= 0 ? fmt::format("{:.0f}%", percent) : "",
@@ -117,8 +123,8 @@ std::vector<std::vector<std::string>> table_of(const std::vector<Row>& rows, dou
   return table;
 }
 
-Json json_of(const ProfileArgs& args, const Session& session, const Measured& measured, const std::vector<Row>& rows,
-             double total_us, const PeakRates& peak) {
+Json json_of(const ProfileArgs& args, const Session& session, const Measured& measured,
+             const std::vector<Row>& rows, double total_us, const PeakRates& peak) {
   Json json = {{"model", args.model.path},
                {"precision", args.model.precision},
                {"isa", isa_in_use()},
@@ -130,10 +136,18 @@ Json json_of(const ProfileArgs& args, const Session& session, const Measured& me
                {args.by_op ? "ops" : "steps", Json::array()}};
   for (const Row& row : rows) {
     const double percent = percent_of_peak(row, peak);
-    Json entry = {{"name", row.name}, {"op", row.op}, {"kernel", row.kernel}, {"regime", row.regime},
-                  {"shape", row.shape}, {"count", row.steps}, {"us", round3(row.us)},
-                  {"share", total_us > 0 ? row.us / total_us : 0}, {"flops", row.flops}, {"bytes", row.bytes},
-                  {"gflops", round3(row.gflops())}, {"gbytes_per_s", round3(row.gbytes())}};
+    Json entry = {{"name", row.name},
+                  {"op", row.op},
+                  {"kernel", row.kernel},
+                  {"regime", row.regime},
+                  {"shape", row.shape},
+                  {"count", row.steps},
+                  {"us", round3(row.us)},
+                  {"share", total_us > 0 ? row.us / total_us : 0},
+                  {"flops", row.flops},
+                  {"bytes", row.bytes},
+                  {"gflops", round3(row.gflops())},
+                  {"gbytes_per_s", round3(row.gbytes())}};
     if (percent >= 0) entry["percent_of_peak"] = round3(percent);
     json[args.by_op ? "ops" : "steps"].push_back(std::move(entry));
   }
@@ -144,10 +158,20 @@ Json json_of(const ProfileArgs& args, const Session& session, const Measured& me
 Json trace_json(const std::vector<StepProfile>& steps) {
   Json events = Json::array();
   for (const StepProfile& p : steps) {
-    events.push_back({{"name", p.name}, {"cat", p.op}, {"ph", "X"}, {"ts", p.start_us}, {"dur", p.duration_us},
-                      {"pid", 1}, {"tid", 1},
-                      {"args", {{"op", p.op}, {"kernel", p.kernel}, {"regime", p.regime}, {"shape", p.shape},
-                                {"flops", p.flops}, {"bytes", p.bytes}}}});
+    events.push_back({{"name", p.name},
+                      {"cat", p.op},
+                      {"ph", "X"},
+                      {"ts", p.start_us},
+                      {"dur", p.duration_us},
+                      {"pid", 1},
+                      {"tid", 1},
+                      {"args",
+                       {{"op", p.op},
+                        {"kernel", p.kernel},
+                        {"regime", p.regime},
+                        {"shape", p.shape},
+                        {"flops", p.flops},
+                        {"bytes", p.bytes}}}});
   }
   return {{"displayTimeUnit", "ms"}, {"traceEvents", events}};
 }
@@ -162,15 +186,17 @@ Status profile(const ProfileArgs& args) {
   for (const Row& row : measured.steps) total_us += row.us;
   std::vector<Row> rows = args.by_op ? group_by_op(measured.steps) : measured.steps;
   if (args.by_op || args.top > 0) {
-    std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) { return a.us > b.us; });
+    std::stable_sort(rows.begin(), rows.end(),
+                     [](const Row& a, const Row& b) { return a.us > b.us; });
   }
-  if (args.top > 0 && rows.size() > static_cast<size_t>(args.top)) rows.resize(static_cast<size_t>(args.top));
+  if (args.top > 0 && rows.size() > static_cast<size_t>(args.top))
+    rows.resize(static_cast<size_t>(args.top));
   if (args.json != "-") {
     const LatencyStats stats = latency_stats(measured.total_ms);
     SPRUN_TRY(print(format_table(table_of(rows, total_us, peak, args.by_op))));
-    SPRUN_TRY(print(fmt::format("steps {:.3f} ms  run p50 {:.3f} ms  {} steps  {} threads  {}\npeak  {}\n",
-                                total_us * 1e-3, stats.p50, measured.steps.size(), session.num_threads(),
-                                isa_in_use(), to_text(peak))));
+    SPRUN_TRY(print(fmt::format(
+        "steps {:.3f} ms  run p50 {:.3f} ms  {} steps  {} threads  {}\npeak  {}\n", total_us * 1e-3,
+        stats.p50, measured.steps.size(), session.num_threads(), isa_in_use(), to_text(peak))));
   }
   if (!args.trace.empty()) SPRUN_TRY(write_json(args.trace, trace_json(measured.last)));
   if (args.json.empty()) return {};
@@ -183,13 +209,18 @@ Action setup_profile(CLI::App& app) {
   auto args = std::make_shared<ProfileArgs>();
   add_model_options(app, args->model);
   add_input_options(app, args->input);
-  app.add_option("--threads", args->threads, "Threads; 0: every core this process may use")->check(CLI::Range(0, 1024));
+  app.add_option("--threads", args->threads, "Threads; 0: every core this process may use")
+      ->check(CLI::Range(0, 1024));
   app.add_option("--warmup", args->warmup, "Runs before profiling")->check(CLI::NonNegativeNumber);
-  app.add_option("--iterations", args->iterations, "Profiled runs; each step shows its median")->check(CLI::PositiveNumber);
-  app.add_option("--top", args->top, "Only the N slowest; 0: all, in the order they run")->check(CLI::NonNegativeNumber);
+  app.add_option("--iterations", args->iterations, "Profiled runs; each step shows its median")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--top", args->top, "Only the N slowest; 0: all, in the order they run")
+      ->check(CLI::NonNegativeNumber);
   app.add_flag("--by-op", args->by_op, "Add up the steps of the same operator and kernel");
-  app.add_option("--trace", args->trace, "Write the last run as a Chrome trace (Perfetto opens it) to FILE");
-  app.add_option("--json", args->json, "Write the figures as JSON to FILE, or - for standard output");
+  app.add_option("--trace", args->trace,
+                 "Write the last run as a Chrome trace (Perfetto opens it) to FILE");
+  app.add_option("--json", args->json,
+                 "Write the figures as JSON to FILE, or - for standard output");
   return [args] { return profile(*args); };
 }
 

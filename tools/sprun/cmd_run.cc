@@ -45,7 +45,8 @@ struct Timing {
 Result<double> one_run(Session& session, const RunArgs& args) {
   if (args.deadline_ms <= 0) return timed_run(session);
   const auto start = Clock::now();
-  const auto budget = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double, std::milli>(args.deadline_ms));
+  const auto budget = std::chrono::duration_cast<Clock::duration>(
+      std::chrono::duration<double, std::milli>(args.deadline_ms));
   SPRUN_TRY(session.run({.stop = stop_token(), .deadline = start + budget}));
   return ms_since(start);
 }
@@ -58,8 +59,12 @@ Result<Timing> measure(Session& session, const RunArgs& args) {
   for (int64_t i = 1; i < args.warmup; ++i) SPRUN_TRY(one_run(session, args).status());
   const bool by_time = args.seconds > 0;
   const bool by_count = args.iterations > 0;
-  const int64_t limit = by_count ? args.iterations : by_time ? std::numeric_limits<int64_t>::max() : kDefaultIterations;
-  const double budget_ms = 1000 * (by_time ? args.seconds : by_count ? std::numeric_limits<double>::infinity() : kDefaultSeconds);
+  const int64_t limit = by_count  ? args.iterations
+                        : by_time ? std::numeric_limits<int64_t>::max()
+                                  : kDefaultIterations;
+  const double budget_ms = 1000 * (by_time    ? args.seconds
+                                   : by_count ? std::numeric_limits<double>::infinity()
+                                              : kDefaultSeconds);
   if (args.warmup == 0) timing.latency_ms.push_back(timing.first_ms);
   const auto start = Clock::now();
   while (static_cast<int64_t>(timing.latency_ms.size()) < limit) {
@@ -80,7 +85,9 @@ Result<std::vector<NamedTensor>> copy_outputs(const Session& session) {
   return outputs;
 }
 
-std::string describe(const ConstTensorView& view) { return std::string(dtype_name(view.dtype)) + view.shape.to_string(); }
+std::string describe(const ConstTensorView& view) {
+  return std::string(dtype_name(view.dtype)) + view.shape.to_string();
+}
 
 // "min -1.2  max 3.4  mean 0.1  [0.5, 0.25, 1, ...]"
 std::string summarise(const ConstTensorView& view) {
@@ -101,7 +108,9 @@ std::string summarise(const ConstTensorView& view) {
     sum += v;
   }
   std::string text = fmt::format("[{}{}]", head, n > 4 ? ", ..." : "");
-  if (odd < n) text += fmt::format("  min {:.5g}  max {:.5g}  mean {:.5g}", low, high, sum / static_cast<double>(n - odd));
+  if (odd < n)
+    text += fmt::format("  min {:.5g}  max {:.5g}  mean {:.5g}", low, high,
+                        sum / static_cast<double>(n - odd));
   return odd > 0 ? text + fmt::format("  {} not finite", odd) : text;
 }
 
@@ -111,20 +120,26 @@ struct CompareReport {
   Status status;  // kMismatch if any output differs
 };
 
-Result<CompareReport> compare_outputs(const std::vector<NamedTensor>& outputs, const std::vector<NamedTensor>& expected,
+Result<CompareReport> compare_outputs(const std::vector<NamedTensor>& outputs,
+                                      const std::vector<NamedTensor>& expected,
                                       const Tolerances& tolerances) {
   CompareReport report;
   for (const NamedTensor& want : expected) {
-    const auto got = std::find_if(outputs.begin(), outputs.end(), [&](const auto& t) { return t.name == want.name; });
+    const auto got = std::find_if(outputs.begin(), outputs.end(),
+                                  [&](const auto& t) { return t.name == want.name; });
     if (got == outputs.end()) {
-      return Status(Code::kBadInput, fmt::format("--compare: the model has no output '{}'", want.name));
+      return Status(Code::kBadInput,
+                    fmt::format("--compare: the model has no output '{}'", want.name));
     }
-    const Comparison c =
-        compare_tensors(want.name, got->tensor.view(), want.tensor.view(), tolerances.for_output(want.name));
+    const Comparison c = compare_tensors(want.name, got->tensor.view(), want.tensor.view(),
+                                         tolerances.for_output(want.name));
     report.text += fmt::format("compare  {}  {}  max |difference| {:.3g}  cosine {:.7f}\n", c.name,
                                c.equal ? "ok" : "MISMATCH", c.max_abs_diff, c.cosine);
-    report.json.push_back({{"name", c.name}, {"equal", c.equal}, {"max_abs_diff", c.max_abs_diff},
-                           {"cosine", c.cosine}, {"detail", c.detail}});
+    report.json.push_back({{"name", c.name},
+                           {"equal", c.equal},
+                           {"max_abs_diff", c.max_abs_diff},
+                           {"cosine", c.cosine},
+                           {"detail", c.detail}});
     if (!c.equal && report.status.ok()) {
       report.status = Status(Code::kMismatch, fmt::format("output '{}': {}", c.name, c.detail));
     }
@@ -133,8 +148,8 @@ Result<CompareReport> compare_outputs(const std::vector<NamedTensor>& outputs, c
   return report;
 }
 
-Json run_json(const RunArgs& args, const Loaded& loaded, const Session& session, const Timing& timing,
-              const std::vector<NamedTensor>& outputs) {
+Json run_json(const RunArgs& args, const Loaded& loaded, const Session& session,
+              const Timing& timing, const std::vector<NamedTensor>& outputs) {
   Json json = {{"model", args.model.path},
                {"precision", args.model.precision},
                {"isa", isa_in_use()},
@@ -156,23 +171,29 @@ Json run_json(const RunArgs& args, const Loaded& loaded, const Session& session,
   return json;
 }
 
-std::string run_text(const RunArgs& args, const Loaded& loaded, const Session& session, const Timing& timing,
-                     const std::vector<NamedTensor>& inputs, const std::vector<NamedTensor>& outputs) {
+std::string run_text(const RunArgs& args, const Loaded& loaded, const Session& session,
+                     const Timing& timing, const std::vector<NamedTensor>& inputs,
+                     const std::vector<NamedTensor>& outputs) {
   std::string text;
-  for (const NamedTensor& t : inputs) text += fmt::format("input    {}  {}\n", t.name, describe(t.tensor.view()));
+  for (const NamedTensor& t : inputs)
+    text += fmt::format("input    {}  {}\n", t.name, describe(t.tensor.view()));
   for (const NamedTensor& t : outputs) {
-    text += fmt::format("output   {}  {}  {}\n", t.name, describe(t.tensor.view()), summarise(t.tensor.view()));
+    text += fmt::format("output   {}  {}  {}\n", t.name, describe(t.tensor.view()),
+                        summarise(t.tensor.view()));
   }
   const LatencyStats stats = latency_stats(timing.latency_ms);
   constexpr double kMib = 1024.0 * 1024.0;
-  text += fmt::format("latency  p50 {:.3f} ms  p90 {:.3f}  p99 {:.3f}  min {:.3f}  ({} runs, {} thread{}, {}, {})\n",
-                      stats.p50, stats.p90, stats.p99, stats.min, timing.latency_ms.size(), session.num_threads(),
-                      session.num_threads() == 1 ? "" : "s", args.model.precision, isa_in_use());
+  text += fmt::format(
+      "latency  p50 {:.3f} ms  p90 {:.3f}  p99 {:.3f}  min {:.3f}  ({} runs, {} thread{}, {}, "
+      "{})\n",
+      stats.p50, stats.p90, stats.p99, stats.min, timing.latency_ms.size(), session.num_threads(),
+      session.num_threads() == 1 ? "" : "s", args.model.precision, isa_in_use());
   text += fmt::format("load     {:.1f} ms  first run {:.3f} ms\n", loaded.load_ms, timing.first_ms);
-  text += fmt::format("memory   peak {:.1f} MiB  weights {:.1f}  arena {:.1f}\n",
-                      static_cast<double>(peak_rss_bytes()) / kMib,
-                      static_cast<double>(loaded.model->constant_bytes() + loaded.model->packed_bytes()) / kMib,
-                      static_cast<double>(session.arena_bytes()) / kMib);
+  text += fmt::format(
+      "memory   peak {:.1f} MiB  weights {:.1f}  arena {:.1f}\n",
+      static_cast<double>(peak_rss_bytes()) / kMib,
+      static_cast<double>(loaded.model->constant_bytes() + loaded.model->packed_bytes()) / kMib,
+      static_cast<double>(session.arena_bytes()) / kMib);
   return text;
 }
 
@@ -214,7 +235,8 @@ Status run(const RunArgs& args) {
   SPRUN_TRY(tolerances.check_names(names));
   std::vector<NamedTensor> expected;
   if (!args.compare.empty()) {
-    SPRUN_ASSIGN(expected, read_tensors(args.compare, TensorRole::kOutput, loaded.model->outputs()));
+    SPRUN_ASSIGN(expected,
+                 read_tensors(args.compare, TensorRole::kOutput, loaded.model->outputs()));
   }
   SPRUN_ASSIGN(const std::vector<NamedTensor> inputs, make_inputs(*loaded.model, args.input));
   SPRUN_ASSIGN(Session session, bound_session(loaded.model, inputs, args.threads));
@@ -243,24 +265,35 @@ Action setup_run(CLI::App& app) {
   auto args = std::make_shared<RunArgs>();
   add_model_options(app, args->model);
   add_input_options(app, args->input);
-  app.add_option("-o,--output", args->output, "Save the outputs: FILE.npz, or a folder for NAME.npy files");
+  app.add_option("-o,--output", args->output,
+                 "Save the outputs: FILE.npz, or a folder for NAME.npy files");
   app.add_option("--compare", args->compare,
-                 "Expected outputs: FILE.npz, a folder of .npy files or a test_data_set folder; exit code 5 if they differ");
-  app.add_option("--rtol", args->tolerance.rtol, "Relative tolerance, X or OUTPUT=X; default 1e-3")->delimiter(',');
-  app.add_option("--atol", args->tolerance.atol, "Absolute tolerance, X or OUTPUT=X; default 1e-5")->delimiter(',');
+                 "Expected outputs: FILE.npz, a folder of .npy files or a test_data_set folder; "
+                 "exit code 5 if they differ");
+  app.add_option("--rtol", args->tolerance.rtol, "Relative tolerance, X or OUTPUT=X; default 1e-3")
+      ->delimiter(',');
+  app.add_option("--atol", args->tolerance.atol, "Absolute tolerance, X or OUTPUT=X; default 1e-5")
+      ->delimiter(',');
   app.add_option("--metric", args->tolerance.metric,
-                 "max: |difference| <= atol + rtol |expected|; scaled: the same with the largest |expected|; cosine: at "
+                 "max: |difference| <= atol + rtol |expected|; scaled: the same with the largest "
+                 "|expected|; cosine: at "
                  "least --min-cosine; top1: same largest element per row");
   app.add_option("--min-cosine", args->tolerance.min_cosine, "Threshold of --metric cosine");
-  app.add_option("--threads", args->threads, "Threads; 0: every core this process may use")->check(CLI::Range(0, 1024));
-  app.add_option("--warmup", args->warmup, "Runs before measuring; the first run counts as one")->check(CLI::NonNegativeNumber);
-  auto* iterations = app.add_option("--iterations", args->iterations, "Measured runs; default 10, at most 3 seconds");
+  app.add_option("--threads", args->threads, "Threads; 0: every core this process may use")
+      ->check(CLI::Range(0, 1024));
+  app.add_option("--warmup", args->warmup, "Runs before measuring; the first run counts as one")
+      ->check(CLI::NonNegativeNumber);
+  auto* iterations = app.add_option("--iterations", args->iterations,
+                                    "Measured runs; default 10, at most 3 seconds");
   iterations->check(CLI::PositiveNumber);
   app.add_option("--time", args->seconds, "Measure for this many seconds instead")
-      ->check(CLI::PositiveNumber)->excludes(iterations);
-  app.add_option("--deadline", args->deadline_ms, "Give up a run after this many milliseconds (exit code 7)")
+      ->check(CLI::PositiveNumber)
+      ->excludes(iterations);
+  app.add_option("--deadline", args->deadline_ms,
+                 "Give up a run after this many milliseconds (exit code 7)")
       ->check(CLI::PositiveNumber);
-  app.add_option("--json", args->json, "Write the figures as JSON to FILE, or - for standard output");
+  app.add_option("--json", args->json,
+                 "Write the figures as JSON to FILE, or - for standard output");
   app.add_flag("--loop", args->loop)->group("");  // hidden: for bench/e2e
   return [args] { return run(*args); };
 }

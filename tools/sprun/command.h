@@ -1,5 +1,6 @@
-// Commands of the command line. Adding one: cmd_NAME.cc that defines `Action setup_NAME(CLI::App& app)`, and a line in
-// commands.def. setup adds options to `app` and returns what to do once they are parsed.
+// Commands of the command line. Adding one: cmd_NAME.cc that defines `Action setup_NAME(CLI::App&
+// app)`, and a line in commands.def. setup adds options to `app` and returns what to do once they
+// are parsed.
 #pragma once
 
 #include <functional>
@@ -25,8 +26,8 @@ struct Command {
 #include "tools/sprun/commands.def"
 #undef SPRUN_COMMAND
 
-// The exit code of the process for a status; the only place that knows the numbers. A cancelled run is 130 when the
-// user interrupted it, else 7.
+// The exit code of the process for a status; the only place that knows the numbers. A cancelled run
+// is 130 when the user interrupted it, else 7.
 int exit_code(const Status& status, bool interrupted);
 // The table of exit codes for --help.
 std::string exit_code_table();

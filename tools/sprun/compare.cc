@@ -24,14 +24,15 @@ Result<double> parse_number(std::string_view text, std::string_view option) {
   return value;
 }
 
-Status parse_tolerances(const std::vector<std::string>& args, std::string_view option, double* general,
-                        std::map<std::string, double>* named) {
+Status parse_tolerances(const std::vector<std::string>& args, std::string_view option,
+                        double* general, std::map<std::string, double>* named) {
   for (const std::string& arg : args) {
     const size_t equals = arg.rfind('=');
     if (equals == std::string::npos) {
       SPRUN_ASSIGN(*general, parse_number(arg, option));
     } else {
-      SPRUN_ASSIGN((*named)[arg.substr(0, equals)], parse_number(std::string_view(arg).substr(equals + 1), option));
+      SPRUN_ASSIGN((*named)[arg.substr(0, equals)],
+                   parse_number(std::string_view(arg).substr(equals + 1), option));
     }
   }
   return {};
@@ -58,8 +59,8 @@ double largest_magnitude(const ConstTensorView& view) {
 }
 
 // kMax and kScaled.
-void compare_elements(const ConstTensorView& got, const ConstTensorView& want, const Tolerance& tolerance,
-                      Comparison& result) {
+void compare_elements(const ConstTensorView& got, const ConstTensorView& want,
+                      const Tolerance& tolerance, Comparison& result) {
   const double scale = tolerance.metric == Metric::kScaled ? largest_magnitude(want) : 0;
   int64_t wrong = 0, worst = 0;
   double worst_excess = -1;
@@ -69,10 +70,12 @@ void compare_elements(const ConstTensorView& got, const ConstTensorView& want, c
     const double diff = std::abs(g - w);
     if (!(diff <= result.max_abs_diff)) result.max_abs_diff = diff;
     const double allowed =
-        tolerance.atol + tolerance.rtol * (tolerance.metric == Metric::kScaled ? scale : std::abs(w));
+        tolerance.atol +
+        tolerance.rtol * (tolerance.metric == Metric::kScaled ? scale : std::abs(w));
     if (diff <= allowed && std::isfinite(w)) continue;
     ++wrong;
-    const double excess = std::isfinite(diff) ? diff - allowed : std::numeric_limits<double>::infinity();
+    const double excess =
+        std::isfinite(diff) ? diff - allowed : std::numeric_limits<double>::infinity();
     if (excess > worst_excess) {
       worst_excess = excess;
       worst = i;
@@ -81,10 +84,12 @@ void compare_elements(const ConstTensorView& got, const ConstTensorView& want, c
   result.equal = wrong == 0;
   if (result.equal) return;
   const double g = element(got, worst), w = element(want, worst);
-  const double allowed = tolerance.atol + tolerance.rtol * (tolerance.metric == Metric::kScaled ? scale : std::abs(w));
-  result.detail =
-      fmt::format("{} of {} elements differ, worst at {}: got {:.9g}, expected {:.9g}, difference {:.3g}, allowed {:.3g}",
-                  wrong, got.num_elements(), index_string(got.shape, worst), g, w, std::abs(g - w), allowed);
+  const double allowed =
+      tolerance.atol + tolerance.rtol * (tolerance.metric == Metric::kScaled ? scale : std::abs(w));
+  result.detail = fmt::format(
+      "{} of {} elements differ, worst at {}: got {:.9g}, expected {:.9g}, difference {:.3g}, "
+      "allowed {:.3g}",
+      wrong, got.num_elements(), index_string(got.shape, worst), g, w, std::abs(g - w), allowed);
 }
 
 void compare_top1(const ConstTensorView& got, const ConstTensorView& want, Comparison& result) {
@@ -103,8 +108,9 @@ void compare_top1(const ConstTensorView& got, const ConstTensorView& want, Compa
   }
   result.equal = wrong == 0;
   if (result.equal) return;
-  result.detail = fmt::format("the largest element differs in {} of {} rows, first in row {}: got {}, expected {}", wrong,
-                              rows, first, top(got, first), top(want, first));
+  result.detail = fmt::format(
+      "the largest element differs in {} of {} rows, first in row {}: got {}, expected {}", wrong,
+      rows, first, top(got, first), top(want, first));
 }
 
 double cosine_of(const ConstTensorView& a, const ConstTensorView& b) {
@@ -131,34 +137,48 @@ Result<Metric> parse_metric(std::string_view name) {
 
 double element(const ConstTensorView& view, int64_t i) {
   switch (view.dtype) {
-    case DType::kF32: return double{view.as<float>()[i]};
-    case DType::kF64: return view.as<double>()[i];
-    case DType::kF16: return double{to_float(view.as<Float16>()[i])};
-    case DType::kBf16: return double{to_float(view.as<BFloat16>()[i])};
+    case DType::kF32:
+      return double{view.as<float>()[i]};
+    case DType::kF64:
+      return view.as<double>()[i];
+    case DType::kF16:
+      return double{to_float(view.as<Float16>()[i])};
+    case DType::kBf16:
+      return double{to_float(view.as<BFloat16>()[i])};
     case DType::kBool:
     case DType::kU4:
-    case DType::kU8: return view.as<uint8_t>()[i];
+    case DType::kU8:
+      return view.as<uint8_t>()[i];
     case DType::kS4:
-    case DType::kS8: return view.as<int8_t>()[i];
-    case DType::kU16: return view.as<uint16_t>()[i];
-    case DType::kS16: return view.as<int16_t>()[i];
-    case DType::kU32: return view.as<uint32_t>()[i];
-    case DType::kS32: return view.as<int32_t>()[i];
-    case DType::kU64: return static_cast<double>(view.as<uint64_t>()[i]);
-    case DType::kS64: return static_cast<double>(view.as<int64_t>()[i]);
+    case DType::kS8:
+      return view.as<int8_t>()[i];
+    case DType::kU16:
+      return view.as<uint16_t>()[i];
+    case DType::kS16:
+      return view.as<int16_t>()[i];
+    case DType::kU32:
+      return view.as<uint32_t>()[i];
+    case DType::kS32:
+      return view.as<int32_t>()[i];
+    case DType::kU64:
+      return static_cast<double>(view.as<uint64_t>()[i]);
+    case DType::kS64:
+      return static_cast<double>(view.as<int64_t>()[i]);
     case DType::kUndefined:
-    case DType::kString: break;
+    case DType::kString:
+      break;
   }
   return std::numeric_limits<double>::quiet_NaN();
 }
 
-Comparison compare_tensors(const std::string& name, const ConstTensorView& got, const ConstTensorView& want,
-                           const Tolerance& tolerance) {
+Comparison compare_tensors(const std::string& name, const ConstTensorView& got,
+                           const ConstTensorView& want, const Tolerance& tolerance) {
   Comparison result;
   result.name = name;
   if (got.dtype != want.dtype || !(got.shape == want.shape)) {
-    result.detail = fmt::format("got {}{}, expected {}{}", dtype_name(got.dtype), got.shape.to_string(),
-                                dtype_name(want.dtype), want.shape.to_string());
+    result.detail =
+        fmt::format("got {}{}, expected {}{}", dtype_name(got.dtype), got.shape.to_string(),
+                    dtype_name(want.dtype), want.shape.to_string());
     return result;
   }
   if (dtype_size(got.dtype) == 0) {
@@ -178,11 +198,13 @@ Comparison compare_tensors(const std::string& name, const ConstTensorView& got, 
     case Metric::kCosine:
       result.equal = result.cosine >= tolerance.min_cosine;
       if (!result.equal) {
-        result.detail = fmt::format("cosine {:.7f}, at least {} expected; {}", result.cosine, tolerance.min_cosine,
-                                    elementwise.detail);
+        result.detail = fmt::format("cosine {:.7f}, at least {} expected; {}", result.cosine,
+                                    tolerance.min_cosine, elementwise.detail);
       }
       break;
-    case Metric::kTop1: compare_top1(got, want, result); break;
+    case Metric::kTop1:
+      compare_top1(got, want, result);
+      break;
   }
   return result;
 }

@@ -33,11 +33,12 @@ struct Comparison {
   bool equal = false;
   double max_abs_diff = 0;  // NaN if only one of them is NaN somewhere
   double cosine = 1;
-  // "3 of 128 elements differ, worst at [0,17]: got 0.5, expected 0.25, difference 0.25, allowed 0.001"
+  // "3 of 128 elements differ, worst at [0,17]: got 0.5, expected 0.25, difference 0.25, allowed
+  // 0.001"
   std::string detail;
 };
-Comparison compare_tensors(const std::string& name, const ConstTensorView& got, const ConstTensorView& want,
-                           const Tolerance& tolerance);
+Comparison compare_tensors(const std::string& name, const ConstTensorView& got,
+                           const ConstTensorView& want, const Tolerance& tolerance);
 
 // "1e-3" sets the general value, "logits=1e-4" that of one output. kUsage.
 struct ToleranceArgs {

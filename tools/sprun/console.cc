@@ -79,7 +79,8 @@ void message(std::string_view text) {
 
 Status print(std::string_view text) {
   const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
-  if (!written || std::fflush(stdout) != 0) return {Code::kBadInput, "cannot write to standard output"};
+  if (!written || std::fflush(stdout) != 0)
+    return {Code::kBadInput, "cannot write to standard output"};
   return {};
 }
 

@@ -16,8 +16,8 @@
 
 namespace sprun::tools {
 
-// A line on standard error that says what is going on and since when. Shows only on a terminal, and only after one
-// second; gone when the object is.
+// A line on standard error that says what is going on and since when. Shows only on a terminal, and
+// only after one second; gone when the object is.
 class Progress {
  public:
   explicit Progress(std::string label);
@@ -46,12 +46,13 @@ Status write_json(const std::string& target, const nlohmann::ordered_json& json)
 // JSON text that is always valid UTF-8.
 std::string dump_json(const nlohmann::ordered_json& json, int indent);
 
-// Columns padded to the widest cell; the first row is the header. Numbers (cells that start with a digit or sign) align
-// right.
+// Columns padded to the widest cell; the first row is the header. Numbers (cells that start with a
+// digit or sign) align right.
 std::string format_table(const std::vector<std::vector<std::string>>& rows);
 
-// After watch_interrupts(), SIGINT makes stop_token() ask for a stop; if the program has not ended two seconds later, or
-// at a second SIGINT, it ends with status 130. Call once, before any thread starts.
+// After watch_interrupts(), SIGINT makes stop_token() ask for a stop; if the program has not ended
+// two seconds later, or at a second SIGINT, it ends with status 130. Call once, before any thread
+// starts.
 void watch_interrupts();
 std::stop_token stop_token();
 bool interrupted();

@@ -32,7 +32,8 @@ std::optional<int64_t> parse_int(std::string_view text) {
 
 // "7", "1..4", "32..128+32", "128..1024*2".
 Status append_range(std::string_view text, std::vector<int64_t>& out) {
-  const Status error = usage(fmt::format("'{}' is not a size or a range such as 1..4, 32..128+32, 128..1024*2", text));
+  const Status error = usage(
+      fmt::format("'{}' is not a size or a range such as 1..4, 32..128+32, 128..1024*2", text));
   const size_t dots = text.find("..");
   if (dots == std::string_view::npos) {
     const auto value = parse_int(text);
@@ -54,7 +55,8 @@ Status append_range(std::string_view text, std::vector<int64_t>& out) {
   const auto last = parse_int(last_text);
   if (!first || !last || (multiply && *first == 0)) return error;
   for (int64_t value = *first; value <= *last;) {
-    if (out.size() == kMaxListLength) return usage(fmt::format("'{}' makes more than {} sizes", text, kMaxListLength));
+    if (out.size() == kMaxListLength)
+      return usage(fmt::format("'{}' makes more than {} sizes", text, kMaxListLength));
     out.push_back(value);
     if (multiply ? value > *last / step : value > *last - step) break;
     value = multiply ? value * step : value + step;
@@ -74,7 +76,8 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
 
 std::string lower(std::string_view text) {
   std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(out.begin(), out.end(), out.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return out;
 }
 
@@ -98,8 +101,9 @@ struct DefaultRule {
   int64_t size;
 };
 constexpr std::array kDefaults = {
-    DefaultRule{"past", 0},    DefaultRule{"batch", 1},  DefaultRule{"seq", 128},    DefaultRule{"len", 128},
-    DefaultRule{"tokens", 128}, DefaultRule{"channel", 3}, DefaultRule{"height", 224}, DefaultRule{"width", 224},
+    DefaultRule{"past", 0},     DefaultRule{"batch", 1},    DefaultRule{"seq", 128},
+    DefaultRule{"len", 128},    DefaultRule{"tokens", 128}, DefaultRule{"channel", 3},
+    DefaultRule{"height", 224}, DefaultRule{"width", 224},
 };
 
 std::optional<int64_t> default_size(const std::string& name) {
@@ -145,7 +149,8 @@ Result<DimLists> parse_dim_lists(const std::vector<std::string>& arguments) {
         lists.emplace_back(name, std::vector<int64_t>());
         part = trim(part.substr(equals + 1));
       }
-      SPRUN_TRY(append_range(part, lists.back().second).with_context("--dim " + lists.back().first));
+      SPRUN_TRY(
+          append_range(part, lists.back().second).with_context("--dim " + lists.back().first));
     }
   }
   return lists;
@@ -155,7 +160,8 @@ Result<DimMap> parse_dims(const std::vector<std::string>& arguments) {
   SPRUN_ASSIGN(const DimLists lists, parse_dim_lists(arguments));
   DimMap dims;
   for (const auto& [name, sizes] : lists) {
-    if (sizes.size() != 1) return usage(fmt::format("--dim {}: one size expected, got {}", name, sizes.size()));
+    if (sizes.size() != 1)
+      return usage(fmt::format("--dim {}: one size expected, got {}", name, sizes.size()));
     dims[name] = sizes.front();
   }
   return dims;
@@ -173,8 +179,9 @@ Result<DimResolver> DimResolver::create(std::span<const TensorSpec> inputs, DimM
   }
   for (const auto& [name, size] : given) {
     if (!known.contains(name)) {
-      return usage(fmt::format("--dim {}: no input has this dimension; there are: {}", name,
-                               known.empty() ? "none, every size is fixed" : fmt::format("{}", fmt::join(known, ", "))));
+      return usage(fmt::format(
+          "--dim {}: no input has this dimension; there are: {}", name,
+          known.empty() ? "none, every size is fixed" : fmt::format("{}", fmt::join(known, ", "))));
     }
   }
   DimResolver resolver;
@@ -186,7 +193,8 @@ void DimResolver::learn(const TensorSpec& spec, const Shape& shape) {
   if (static_cast<int>(spec.dims.size()) != shape.rank()) return;  // binding will refuse it
   for (size_t axis = 0; axis < spec.dims.size(); ++axis) {
     const DimSpec& dim = spec.dims[axis];
-    if (dim.value < 0 && !dim.symbol.empty()) sizes_.emplace(dim.symbol, shape[static_cast<int>(axis)]);
+    if (dim.value < 0 && !dim.symbol.empty())
+      sizes_.emplace(dim.symbol, shape[static_cast<int>(axis)]);
   }
 }
 
@@ -227,7 +235,8 @@ Status DimResolver::complete(std::span<const TensorSpec> unfilled_inputs) {
     }
   }
   if (!unset.empty()) {
-    return usage(fmt::format("no size known for {}; give it with --dim {}=SIZE", fmt::join(unset, ", "), *unset.begin()));
+    return usage(fmt::format("no size known for {}; give it with --dim {}=SIZE",
+                             fmt::join(unset, ", "), *unset.begin()));
   }
   int64_t past = 0, sequence = 0;
   for (const auto& [name, size] : sizes_) {
@@ -241,17 +250,21 @@ Status DimResolver::complete(std::span<const TensorSpec> unfilled_inputs) {
 
 Result<Shape> DimResolver::shape_of(const TensorSpec& spec) const {
   if (!spec.has_shape) {
-    return usage(fmt::format("input '{}': the model does not give its rank; pass the tensor with -i", spec.name));
+    return usage(fmt::format(
+        "input '{}': the model does not give its rank; pass the tensor with -i", spec.name));
   }
   std::vector<int64_t> dims;
   for (size_t axis = 0; axis < spec.dims.size(); ++axis) {
     const std::string name = dim_name(spec, axis);
-    const auto size = spec.dims[axis].value >= 0 ? spec.dims[axis].value : evaluate(name).value_or(-1);
+    const auto size =
+        spec.dims[axis].value >= 0 ? spec.dims[axis].value : evaluate(name).value_or(-1);
     if (size < 0) return usage(fmt::format("input '{}': no size for {}", spec.name, name));
     dims.push_back(size);
   }
   auto shape = Shape::checked(dims);
-  if (!shape.ok()) return Status(Code::kResourceLimit, fmt::format("input '{}': {}", spec.name, shape.status().message()));
+  if (!shape.ok())
+    return Status(Code::kResourceLimit,
+                  fmt::format("input '{}': {}", spec.name, shape.status().message()));
   return shape;
 }
 

@@ -26,7 +26,8 @@ std::string input_names(const Model& model) {
 }
 
 // The tensors of every -i argument, by name.
-Result<std::map<std::string, Tensor>> read_inputs(const Model& model, const std::vector<std::string>& arguments) {
+Result<std::map<std::string, Tensor>> read_inputs(const Model& model,
+                                                  const std::vector<std::string>& arguments) {
   std::map<std::string, Tensor> given;
   for (const std::string& argument : arguments) {
     SPRUN_ASSIGN(std::vector<NamedTensor> tensors, read_input_argument(argument, model.inputs()));
@@ -34,11 +35,12 @@ Result<std::map<std::string, Tensor>> read_inputs(const Model& model, const std:
       const bool known = std::any_of(model.inputs().begin(), model.inputs().end(),
                                      [&](const TensorSpec& spec) { return spec.name == t.name; });
       if (!known) {
-        return Status(Code::kBadInput, fmt::format("-i {}: the model has no input '{}'; it has: {}", argument, t.name,
-                                                   input_names(model)));
+        return Status(Code::kBadInput, fmt::format("-i {}: the model has no input '{}'; it has: {}",
+                                                   argument, t.name, input_names(model)));
       }
       if (!given.emplace(t.name, t.tensor).second) {
-        return Status(Code::kBadInput, fmt::format("-i {}: input '{}' is given twice", argument, t.name));
+        return Status(Code::kBadInput,
+                      fmt::format("-i {}: input '{}' is given twice", argument, t.name));
       }
     }
   }
@@ -49,7 +51,8 @@ int64_t total_length(const DimMap& sizes) {
   int64_t past = 0, sequence = 1;
   for (const auto& [name, size] : sizes) {
     if (name.find("past") != std::string::npos) past = size;
-    else if (name.find("seq") != std::string::npos && name.find("total") == std::string::npos) sequence = size;
+    else if (name.find("seq") != std::string::npos && name.find("total") == std::string::npos)
+      sequence = size;
   }
   return past + sequence;
 }
@@ -59,20 +62,25 @@ int64_t total_length(const DimMap& sizes) {
 void add_model_options(CLI::App& app, ModelArgs& args, bool with_precision) {
   app.add_option("MODEL", args.path, "The ONNX file")->required();
   if (with_precision) {
-    app.add_option("--precision", args.precision, "Arithmetic of linear layers: f32 (as the file says), bf16, int8");
+    app.add_option("--precision", args.precision,
+                   "Arithmetic of linear layers: f32 (as the file says), bf16, int8");
   }
   app.add_option("--isa", args.isa, "Highest instruction set to use; `sprun devices` lists them");
-  app.add_option("--disable-pass", args.disabled_passes, "Graph passes to leave out; `sprun explain` lists them")
+  app.add_option("--disable-pass", args.disabled_passes,
+                 "Graph passes to leave out; `sprun explain` lists them")
       ->delimiter(',');
 }
 
 void add_input_options(CLI::App& app, InputArgs& args) {
   app.add_option("-i,--input", args.inputs,
-                 "NAME=FILE.npy, FILE.npz, a folder of .npy files or an ONNX test_data_set folder; may be repeated");
+                 "NAME=FILE.npy, FILE.npz, a folder of .npy files or an ONNX test_data_set folder; "
+                 "may be repeated");
   app.add_option("--dim", args.dims,
-                 "Sizes of symbolic dimensions, batch=1,seq=128; unnamed ones are INPUT[AXIS]. Defaults by name: "
+                 "Sizes of symbolic dimensions, batch=1,seq=128; unnamed ones are INPUT[AXIS]. "
+                 "Defaults by name: "
                  "past 0, batch 1, sequence and length 128, channels 3, height and width 224");
-  app.add_option("--fill", args.fill, "Inputs that are not given: random (sensible for their kind), zeros, ones");
+  app.add_option("--fill", args.fill,
+                 "Inputs that are not given: random (sensible for their kind), zeros, ones");
   app.add_option("--seed", args.seed, "Seed of random inputs");
 }
 
@@ -92,14 +100,16 @@ Result<std::vector<NamedTensor>> make_inputs(const Model& model, const InputArgs
   return make_inputs(model, args, dims);
 }
 
-Result<std::vector<NamedTensor>> make_inputs(const Model& model, const InputArgs& args, const DimMap& dims) {
+Result<std::vector<NamedTensor>> make_inputs(const Model& model, const InputArgs& args,
+                                             const DimMap& dims) {
   SPRUN_ASSIGN(auto given, read_inputs(model, args.inputs));
   FillOptions fill{.seed = args.seed, .limits = index_limits(*model.impl().onnx.graph)};
   SPRUN_ASSIGN(fill.fill, parse_fill(args.fill));
   SPRUN_ASSIGN(DimResolver resolver, DimResolver::create(model.inputs(), dims));
   std::vector<TensorSpec> missing;
   for (const TensorSpec& spec : model.inputs()) {
-    if (const auto it = given.find(spec.name); it != given.end()) resolver.learn(spec, it->second.shape());
+    if (const auto it = given.find(spec.name); it != given.end())
+      resolver.learn(spec, it->second.shape());
     else missing.push_back(spec);
   }
   SPRUN_TRY(resolver.complete(missing));
@@ -117,10 +127,11 @@ Result<std::vector<NamedTensor>> make_inputs(const Model& model, const InputArgs
   return inputs;
 }
 
-Result<Session> bound_session(const std::shared_ptr<const Model>& model, const std::vector<NamedTensor>& inputs,
-                              int num_threads) {
+Result<Session> bound_session(const std::shared_ptr<const Model>& model,
+                              const std::vector<NamedTensor>& inputs, int num_threads) {
   SPRUN_ASSIGN(Session session, Session::create(model, {.num_threads = num_threads}));
-  for (const NamedTensor& input : inputs) SPRUN_TRY(session.bind_input(input.name, input.tensor.view()));
+  for (const NamedTensor& input : inputs)
+    SPRUN_TRY(session.bind_input(input.name, input.tensor.view()));
   return session;
 }
 
@@ -140,9 +151,11 @@ int64_t peak_rss_bytes() {
 Status limit_isa(const std::string& isa) {
   if (isa.empty()) return {};
   if (!kernels::limit(kernels::detected_isas(), isa)) {
-    return {Code::kUsage, fmt::format("--isa '{}': expected one of {}", isa, fmt::join(kernels::isa_level_names(), ", "))};
+    return {Code::kUsage, fmt::format("--isa '{}': expected one of {}", isa,
+                                      fmt::join(kernels::isa_level_names(), ", "))};
   }
-  if (setenv("SPRUN_MAX_ISA", isa.c_str(), 1) != 0) return {Code::kInternal, "cannot set SPRUN_MAX_ISA"};
+  if (setenv("SPRUN_MAX_ISA", isa.c_str(), 1) != 0)
+    return {Code::kInternal, "cannot set SPRUN_MAX_ISA"};
   return {};
 }
 

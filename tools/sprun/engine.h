@@ -44,24 +44,27 @@ Result<Loaded> load_model(const ModelArgs& args);
 // kBadInput for a name that the model does not have or that is given twice; kUsage for --dim.
 Result<std::vector<NamedTensor>> make_inputs(const Model& model, const InputArgs& args);
 // The same with sizes already parsed.
-Result<std::vector<NamedTensor>> make_inputs(const Model& model, const InputArgs& args, const DimMap& dims);
+Result<std::vector<NamedTensor>> make_inputs(const Model& model, const InputArgs& args,
+                                             const DimMap& dims);
 
 // Session with every input bound. The tensors must outlive it.
-Result<Session> bound_session(const std::shared_ptr<const Model>& model, const std::vector<NamedTensor>& inputs,
-                              int num_threads);
+Result<Session> bound_session(const std::shared_ptr<const Model>& model,
+                              const std::vector<NamedTensor>& inputs, int num_threads);
 
 // Runs once and returns the milliseconds it took.
 Result<double> timed_run(Session& session);
 
 // Peak resident memory of this process so far.
 int64_t peak_rss_bytes();
-// Sets the highest instruction set of this process, unless the name is empty. kUsage for an unknown name.
+// Sets the highest instruction set of this process, unless the name is empty. kUsage for an unknown
+// name.
 Status limit_isa(const std::string& isa);
 // Name of the strongest instruction set in use.
 std::string isa_in_use();
 
 inline double ms_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
 }
 
 }  // namespace sprun::tools

@@ -28,15 +28,24 @@ constexpr std::array kRows = {
 
 int exit_code(const Status& status, bool interrupted) {
   switch (status.code()) {
-    case Code::kOk: return 0;
-    case Code::kInternal: return 1;
-    case Code::kUsage: return 2;
-    case Code::kBadModel: return 3;
-    case Code::kBadInput: return 4;
-    case Code::kMismatch: return 5;
-    case Code::kResourceLimit: return 6;
-    case Code::kNotSupported: return 8;
-    case Code::kCancelled: return interrupted ? 130 : 7;
+    case Code::kOk:
+      return 0;
+    case Code::kInternal:
+      return 1;
+    case Code::kUsage:
+      return 2;
+    case Code::kBadModel:
+      return 3;
+    case Code::kBadInput:
+      return 4;
+    case Code::kMismatch:
+      return 5;
+    case Code::kResourceLimit:
+      return 6;
+    case Code::kNotSupported:
+      return 8;
+    case Code::kCancelled:
+      return interrupted ? 130 : 7;
   }
   return 1;
 }

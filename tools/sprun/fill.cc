@@ -30,7 +30,9 @@ class Random {
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
   }
-  int64_t below(int64_t limit) { return static_cast<int64_t>(bits() % static_cast<uint64_t>(std::max<int64_t>(limit, 1))); }
+  int64_t below(int64_t limit) {
+    return static_cast<int64_t>(bits() % static_cast<uint64_t>(std::max<int64_t>(limit, 1)));
+  }
   double uniform() { return (static_cast<double>(bits() >> 11) + 0.5) * 0x1p-53; }
   double normal() {
     return std::sqrt(-2 * std::log(uniform())) * std::cos(2 * std::numbers::pi * uniform());
@@ -47,19 +49,41 @@ Status set_elements(TensorView view, const std::function<double(int64_t)>& value
     for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(value(i));
   };
   switch (view.dtype) {
-    case DType::kF32: set(view.as<float>()); return {};
-    case DType::kF64: set(view.as<double>()); return {};
+    case DType::kF32:
+      set(view.as<float>());
+      return {};
+    case DType::kF64:
+      set(view.as<double>());
+      return {};
     case DType::kS4:
-    case DType::kS8: set(view.as<int8_t>()); return {};
+    case DType::kS8:
+      set(view.as<int8_t>());
+      return {};
     case DType::kU4:
-    case DType::kU8: set(view.as<uint8_t>()); return {};
-    case DType::kS16: set(view.as<int16_t>()); return {};
-    case DType::kU16: set(view.as<uint16_t>()); return {};
-    case DType::kS32: set(view.as<int32_t>()); return {};
-    case DType::kU32: set(view.as<uint32_t>()); return {};
-    case DType::kS64: set(view.as<int64_t>()); return {};
-    case DType::kU64: set(view.as<uint64_t>()); return {};
-    case DType::kBool: set(view.as<bool>()); return {};
+    case DType::kU8:
+      set(view.as<uint8_t>());
+      return {};
+    case DType::kS16:
+      set(view.as<int16_t>());
+      return {};
+    case DType::kU16:
+      set(view.as<uint16_t>());
+      return {};
+    case DType::kS32:
+      set(view.as<int32_t>());
+      return {};
+    case DType::kU32:
+      set(view.as<uint32_t>());
+      return {};
+    case DType::kS64:
+      set(view.as<int64_t>());
+      return {};
+    case DType::kU64:
+      set(view.as<uint64_t>());
+      return {};
+    case DType::kBool:
+      set(view.as<bool>());
+      return {};
     case DType::kF16:
       for (int64_t i = 0; i < n; ++i) view.as<Float16>()[i] = to_float16(value(i));
       return {};
@@ -67,9 +91,11 @@ Status set_elements(TensorView view, const std::function<double(int64_t)>& value
       for (int64_t i = 0; i < n; ++i) view.as<BFloat16>()[i] = to_bfloat16(value(i));
       return {};
     case DType::kString:
-    case DType::kUndefined: break;
+    case DType::kUndefined:
+      break;
   }
-  return {Code::kNotSupported, fmt::format("element type {} cannot be filled", dtype_name(view.dtype))};
+  return {Code::kNotSupported,
+          fmt::format("element type {} cannot be filled", dtype_name(view.dtype))};
 }
 
 uint64_t hash_name(std::string_view name) {  // FNV-1a: inputs of one run get different streams
@@ -78,7 +104,9 @@ uint64_t hash_name(std::string_view name) {  // FNV-1a: inputs of one run get di
   return hash;
 }
 
-bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
 
 Status fill_random(const TensorSpec& spec, TensorView view, const FillOptions& options) {
   std::string name = spec.name;
@@ -94,10 +122,13 @@ Status fill_random(const TensorSpec& spec, TensorView view, const FillOptions& o
     const int64_t wrap = limit > 0 ? std::min(limit, last) : last;
     return set_elements(view, [=](int64_t i) { return static_cast<double>(i % last % wrap); });
   }
-  if (contains(name, "token_type") || contains(name, "segment")) return set_elements(view, [](int64_t) { return 0.0; });
-  if (limit > 0) return set_elements(view, [&](int64_t) { return static_cast<double>(random.below(limit)); });
+  if (contains(name, "token_type") || contains(name, "segment"))
+    return set_elements(view, [](int64_t) { return 0.0; });
+  if (limit > 0)
+    return set_elements(view, [&](int64_t) { return static_cast<double>(random.below(limit)); });
   if (contains(name, "seqlens")) {
-    return set_elements(view, [&](int64_t) { return static_cast<double>(options.total_length - 1); });
+    return set_elements(view,
+                        [&](int64_t) { return static_cast<double>(options.total_length - 1); });
   }
   if (contains(name, "total_seq")) {
     return set_elements(view, [&](int64_t) { return static_cast<double>(options.total_length); });
@@ -113,8 +144,10 @@ int64_t table_rows(const Graph& g, const Node& node, size_t index_input) {
     const Tensor* table = g.constant(node.input(table_input));
     return table != nullptr && table->shape().rank() > 0 ? table->shape()[0] : -1;
   };
-  if (node.is("Gather")) return index_input == 1 && node.attrs.get_int("axis", 0) == 0 ? rows(0) : -1;
-  if (node.is("com.microsoft", "EmbedLayerNormalization") || node.is("sprun", "EmbedLayerNormalization")) {
+  if (node.is("Gather"))
+    return index_input == 1 && node.attrs.get_int("axis", 0) == 0 ? rows(0) : -1;
+  if (node.is("com.microsoft", "EmbedLayerNormalization") ||
+      node.is("sprun", "EmbedLayerNormalization")) {
     if (index_input == 0) return rows(2);
     if (index_input == 1) return rows(4);
     if (index_input == 8) return rows(3);
@@ -124,8 +157,8 @@ int64_t table_rows(const Graph& g, const Node& node, size_t index_input) {
 
 bool keeps_values(const Node& node, size_t input) {
   if (input != 0) return false;
-  for (std::string_view type : {"Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice",
-                                "Expand"}) {
+  for (std::string_view type : {"Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze",
+                                "Transpose", "Slice", "Expand"}) {
     if (node.is(type)) return true;
   }
   return false;
@@ -145,7 +178,8 @@ int64_t index_limit_of(const Graph& g, ValueId input) {
         const int64_t rows = table_rows(g, node, i);
         if (rows > 0) limit = limit < 0 ? rows : std::min(limit, rows);
         const ValueId out = node.output(0);
-        if (keeps_values(node, i) && out != graph::kNoValue && seen.insert(out).second) work.push_back(out);
+        if (keeps_values(node, i) && out != graph::kNoValue && seen.insert(out).second)
+          work.push_back(out);
       }
     }
   }
@@ -174,7 +208,9 @@ std::map<std::string, int64_t> index_limits(const Graph& graph) {
 Result<Tensor> fill_tensor(const TensorSpec& spec, const Shape& shape, const FillOptions& options) {
   SPRUN_ASSIGN(Tensor tensor, Tensor::zeros(spec.dtype, shape));
   if (options.fill == Fill::kOnes) {
-    SPRUN_TRY(set_elements(tensor.mutable_view(), [](int64_t) { return 1.0; }).with_context("input " + spec.name));
+    SPRUN_TRY(set_elements(tensor.mutable_view(), [](int64_t) {
+                return 1.0;
+              }).with_context("input " + spec.name));
   }
   if (options.fill == Fill::kRandom) {
     SPRUN_TRY(fill_random(spec, tensor.mutable_view(), options).with_context("input " + spec.name));

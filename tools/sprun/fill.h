@@ -20,19 +20,20 @@ enum class Fill { kRandom, kZeros, kOnes };
 // "random", "zeros", "ones"; kUsage otherwise.
 Result<Fill> parse_fill(std::string_view name);
 
-// For each integer input that is used as an index into a constant table (Gather on axis 0, an embedding layer), the
-// number of rows of the smallest such table. Looks through casts and reshapes.
+// For each integer input that is used as an index into a constant table (Gather on axis 0, an
+// embedding layer), the number of rows of the smallest such table. Looks through casts and
+// reshapes.
 std::map<std::string, int64_t> index_limits(const graph::Graph& graph);
 
 struct FillOptions {
   Fill fill = Fill::kRandom;
   uint64_t seed = 0;
-  std::map<std::string, int64_t> limits;      // index_limits()
-  int64_t total_length = 1;                   // past + sequence, for inputs that state lengths
+  std::map<std::string, int64_t> limits = {};  // index_limits()
+  int64_t total_length = 1;               // past + sequence, for inputs that state lengths
 };
 
-// A tensor for `spec`. kZeros and kOnes are literal; kRandom is sensible for what the input seems to be, the first
-// rule that fits:
+// A tensor for `spec`. kZeros and kOnes are literal; kRandom is sensible for what the input seems
+// to be, the first rule that fits:
 //   name contains "mask"                      1
 //   floats                                    normal, mean 0, deviation 1
 //   name contains "position"                  0, 1, 2, ... along the last axis, below the limit

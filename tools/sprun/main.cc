@@ -1,4 +1,5 @@
-// The sprun command: finds the command in the arguments, parses its options, runs it, maps its status to the exit code.
+// The sprun command: finds the command in the arguments, parses its options, runs it, maps its
+// status to the exit code.
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -23,7 +24,8 @@ constexpr std::array kCommands = {
 };
 
 bool is_command(std::string_view word) {
-  return std::any_of(kCommands.begin(), kCommands.end(), [word](const Command& c) { return c.name == word; });
+  return std::any_of(kCommands.begin(), kCommands.end(),
+                     [word](const Command& c) { return c.name == word; });
 }
 
 // `sprun MODEL.onnx ...` means `sprun run MODEL.onnx ...`.
@@ -31,7 +33,8 @@ std::vector<std::string> with_default_command(int argc, char** argv) {
   std::vector<std::string> words(argv + 1, argv + argc);
   if (words.empty() || is_command(words.front())) return words;
   const std::string& first = words.front();
-  if (first != "-h" && first != "--help" && first != "--version") words.insert(words.begin(), "run");
+  if (first != "-h" && first != "--help" && first != "--version")
+    words.insert(words.begin(), "run");
   return words;
 }
 
@@ -41,7 +44,9 @@ int finish(const Status& status) {
 }
 
 int run_command_line(int argc, char** argv) {
-  CLI::App app("sprun runs ONNX models on the CPU. `sprun MODEL.onnx` is short for `sprun run MODEL.onnx`.", "sprun");
+  CLI::App app(
+      "sprun runs ONNX models on the CPU. `sprun MODEL.onnx` is short for `sprun run MODEL.onnx`.",
+      "sprun");
   app.require_subcommand(0, 1);
   app.set_version_flag("--version", "sprun " SPRUN_VERSION);
   app.footer("\n" + exit_code_table());

@@ -22,12 +22,13 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kIterations = 400000;       // 1 to 3 ms of instructions
+constexpr int64_t kIterations = 400000;  // 1 to 3 ms of instructions
 constexpr int kRepeats = 12;
-constexpr int64_t kBufferBytes = 192 << 20;   // more than a last-level cache holds
+constexpr int64_t kBufferBytes = 192 << 20;  // more than a last-level cache holds
 constexpr int kMemoryRepeats = 5;
 
-// Best rate, in 1e9 units per second, of `work` done at once by every thread. work returns its amount.
+// Best rate, in 1e9 units per second, of `work` done at once by every thread. work returns its
+// amount.
 double best_rate(ThreadPool& pool, int repeats, const std::function<double(int64_t part)>& work) {
   const int threads = pool.num_threads();
   double best = 0;
@@ -86,18 +87,21 @@ PeakRates measure_peak(int threads) {
 }
 
 nlohmann::ordered_json to_json(const PeakRates& peak) {
-  nlohmann::ordered_json json = {{"threads", peak.threads}, {"f32_gflops", round3(peak.f32_gflops)}};
-  json["bf16_gflops"] = peak.bf16_gflops > 0 ? nlohmann::ordered_json(round3(peak.bf16_gflops)) : nullptr;
+  nlohmann::ordered_json json = {{"threads", peak.threads},
+                                 {"f32_gflops", round3(peak.f32_gflops)}};
+  json["bf16_gflops"] =
+      peak.bf16_gflops > 0 ? nlohmann::ordered_json(round3(peak.bf16_gflops)) : nullptr;
   json["int8_gops"] = round3(peak.int8_gops);
   json["read_gbytes_per_s"] = round3(peak.read_gbytes);
   return json;
 }
 
 std::string to_text(const PeakRates& peak) {
-  return fmt::format("{} thread{}: f32 {:.0f} GFLOP/s, bf16 {}, int8 {:.0f} GOP/s, memory {:.1f} GB/s", peak.threads,
-                     peak.threads == 1 ? "" : "s", peak.f32_gflops,
-                     peak.bf16_gflops > 0 ? fmt::format("{:.0f} GFLOP/s", peak.bf16_gflops) : "none", peak.int8_gops,
-                     peak.read_gbytes);
+  return fmt::format(
+      "{} thread{}: f32 {:.0f} GFLOP/s, bf16 {}, int8 {:.0f} GOP/s, memory {:.1f} GB/s",
+      peak.threads, peak.threads == 1 ? "" : "s", peak.f32_gflops,
+      peak.bf16_gflops > 0 ? fmt::format("{:.0f} GFLOP/s", peak.bf16_gflops) : "none",
+      peak.int8_gops, peak.read_gbytes);
 }
 
 }  // namespace sprun::tools

@@ -31,7 +31,8 @@ LatencyStats latency_stats(const std::vector<double>& milliseconds) {
   stats.p50 = sorted_quantile(sorted, 0.5);
   stats.p90 = sorted_quantile(sorted, 0.9);
   stats.p99 = sorted_quantile(sorted, 0.99);
-  stats.mean = std::accumulate(sorted.begin(), sorted.end(), 0.0) / static_cast<double>(sorted.size());
+  stats.mean =
+      std::accumulate(sorted.begin(), sorted.end(), 0.0) / static_cast<double>(sorted.size());
   return stats;
 }
 

@@ -19,7 +19,8 @@ using graph::kNoValue;
 using graph::Node;
 using graph::ValueId;
 
-// A linear op, the inputs that may be weights, and for each the input with its zero point (-1: none).
+// A linear op, the inputs that may be weights, and for each the input with its zero point (-1:
+// none).
 struct LinearOp {
   std::string_view domain, name;
   std::array<int, 2> weights, zero_points;
@@ -59,13 +60,19 @@ int64_t integer_at(const Tensor& t, int64_t i) {
   };
   switch (t.dtype()) {
     case DType::kS8:
-    case DType::kS4: return read(int8_t{});
+    case DType::kS4:
+      return read(int8_t{});
     case DType::kU8:
-    case DType::kU4: return read(uint8_t{});
-    case DType::kS16: return read(int16_t{});
-    case DType::kU16: return read(uint16_t{});
-    case DType::kS32: return read(int32_t{});
-    default: return read(int64_t{});
+    case DType::kU4:
+      return read(uint8_t{});
+    case DType::kS16:
+      return read(int16_t{});
+    case DType::kU16:
+      return read(uint16_t{});
+    case DType::kS32:
+      return read(int32_t{});
+    default:
+      return read(int64_t{});
   }
 }
 
@@ -81,9 +88,12 @@ int64_t count_zero_floats(const Tensor& t) {
     return zeros;
   };
   switch (dtype_size(t.dtype())) {
-    case 2: return count(uint16_t{0x8000});
-    case 4: return count(uint32_t{0x80000000});
-    default: return count(uint64_t{0x8000000000000000});
+    case 2:
+      return count(uint16_t{0x8000});
+    case 4:
+      return count(uint32_t{0x80000000});
+    default:
+      return count(uint64_t{0x8000000000000000});
   }
 }
 
@@ -103,7 +113,9 @@ int64_t count_zeros(const Tensor& t, const Tensor* zero_point) {
   int64_t zeros = 0;
   for (int64_t i = 0; i < t.num_elements(); ++i) {
     const int64_t channel = channels > 1 ? i / inner % channels : 0;
-    const int64_t zero = zero_point == nullptr || zero_point->num_elements() == 0 ? 0 : integer_at(*zero_point, channel);
+    const int64_t zero = zero_point == nullptr || zero_point->num_elements() == 0
+                             ? 0
+                             : integer_at(*zero_point, channel);
     zeros += integer_at(t, i) == zero;
   }
   return zeros;
@@ -122,7 +134,8 @@ Source constant_behind(const Graph& g, ValueId v) {
     const Node* node = g.producer(source.value);
     if (node == nullptr) break;
     const bool dequantize = node->is("DequantizeLinear");
-    const bool moves = node->is("Transpose") || node->is("Reshape") || node->is("Cast") || node->is("Identity");
+    const bool moves =
+        node->is("Transpose") || node->is("Reshape") || node->is("Cast") || node->is("Identity");
     if (!dequantize && !moves) break;
     if (dequantize) source.zero_point = g.constant(node->input(2));
     source.value = node->input(0);

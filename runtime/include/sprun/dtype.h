@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "sprun/export.h"
+
 namespace sprun {
 
 enum class DType : uint8_t {
@@ -27,13 +29,13 @@ enum class DType : uint8_t {
 };
 
 // Bytes of one element in memory; 0 for kUndefined and kString.
-int64_t dtype_size(DType dtype);
+SPRUN_API int64_t dtype_size(DType dtype);
 // ONNX-style lower case name: "float32", "int8", "bfloat16", ...
-std::string_view dtype_name(DType dtype);
+SPRUN_API std::string_view dtype_name(DType dtype);
 // float16, bfloat16, float32, float64.
-bool is_float(DType dtype);
+SPRUN_API bool is_float(DType dtype);
 // Every integer type, also 4-bit ones; not bool.
-bool is_integer(DType dtype);
+SPRUN_API bool is_integer(DType dtype);
 
 // 16-bit floats as storage types; arithmetic happens in float (runtime/base/half.h converts).
 struct Float16 {

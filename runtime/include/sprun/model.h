@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "sprun/dtype.h"
+#include "sprun/export.h"
 #include "sprun/status.h"
 
 namespace sprun {
@@ -20,8 +21,8 @@ namespace sprun {
 // kInt8: weights int8 with one scale per output channel, activations quantised per row when running.
 enum class Precision : uint8_t { kF32, kBf16, kInt8 };
 
-std::string_view precision_name(Precision precision);
-Result<Precision> parse_precision(std::string_view name);  // "f32", "bf16", "int8"; kUsage otherwise
+SPRUN_API std::string_view precision_name(Precision precision);
+SPRUN_API Result<Precision> parse_precision(std::string_view name);  // "f32", "bf16", "int8"; kUsage otherwise
 
 // The instruction set is chosen by the CPU and limited by SPRUN_MAX_ISA in the environment (`sprun devices` lists the
 // names), for the whole process.
@@ -39,7 +40,7 @@ struct DimSpec {
   std::string symbol;
 };
 
-struct TensorSpec {
+struct SPRUN_API TensorSpec {
   std::string name;
   DType dtype = DType::kUndefined;
   bool has_shape = false;     // false: the file does not even say the rank
@@ -49,7 +50,7 @@ struct TensorSpec {
 };
 
 // Thread-safe: every function is const.
-class Model {
+class SPRUN_API Model {
  public:
   // Reads, checks and optimises the file. kBadModel (broken or unsupported: the message lists every unsupported op),
   // kBadInput (no such file), kUsage (unknown pass), kResourceLimit.

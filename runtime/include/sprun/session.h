@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "sprun/export.h"
 #include "sprun/model.h"
 #include "sprun/tensor.h"
 
@@ -38,7 +39,7 @@ struct StepProfile {
 };
 
 // Not thread-safe: one thread at a time. Many sessions may share a Model and run at once.
-class Session {
+class SPRUN_API Session {
  public:
   static Result<Session> create(std::shared_ptr<const Model> model, const SessionOptions& options = {});
   Session(Session&&) noexcept;

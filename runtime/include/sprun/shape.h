@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 
+#include "sprun/export.h"
 #include "sprun/status.h"
 
 namespace sprun {
@@ -16,7 +17,7 @@ inline constexpr int kMaxRank = 8;
 inline constexpr int64_t kMaxElements = int64_t{1} << 40;
 
 // Concrete sizes, each >= 0. Rank 0 is a scalar with one element.
-class Shape {
+class SPRUN_API Shape {
  public:
   Shape() = default;
   Shape(std::initializer_list<int64_t> dims) : Shape(std::span<const int64_t>(dims.begin(), dims.size())) {}

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sprun/dtype.h"
+#include "sprun/export.h"
 #include "sprun/model.h"
 #include "sprun/session.h"
 #include "sprun/shape.h"

@@ -13,6 +13,8 @@
 #include <string_view>
 #include <utility>
 
+#include "sprun/export.h"
+
 namespace sprun {
 
 // What went wrong, coarsely. The command line maps each code to one exit code.
@@ -28,10 +30,10 @@ enum class Code : uint8_t {
   kCancelled,      // stop token or deadline
 };
 
-std::string_view code_name(Code code);
+SPRUN_API std::string_view code_name(Code code);
 
 // Thrown only by Status::value() and Result::value().
-class Error : public std::runtime_error {
+class SPRUN_API Error : public std::runtime_error {
  public:
   Error(Code code, const std::string& message) : std::runtime_error(message), code_(code) {}
   Code code() const noexcept { return code_; }
@@ -41,7 +43,7 @@ class Error : public std::runtime_error {
 };
 
 // Success, or a code with a message that says what, where, expected and got. Cheap when ok.
-class [[nodiscard]] Status {
+class [[nodiscard]] SPRUN_API Status {
  public:
   Status() = default;
   Status(Code code, std::string message) : code_(code), message_(std::move(message)) {}

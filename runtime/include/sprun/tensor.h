@@ -8,6 +8,7 @@
 #include <string>
 
 #include "sprun/dtype.h"
+#include "sprun/export.h"
 #include "sprun/shape.h"
 #include "sprun/status.h"
 
@@ -44,7 +45,7 @@ struct TensorView {
 
 // Owns its elements by a shared pointer; copying a Tensor shares them. Data is aligned to 64 bytes
 // unless it was adopted from elsewhere.
-class Tensor {
+class SPRUN_API Tensor {
  public:
   Tensor() = default;
   // Uninitialised memory. kResourceLimit if it cannot be had.

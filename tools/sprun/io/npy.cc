@@ -28,9 +28,10 @@ struct Descr {
   DType dtype;
 };
 constexpr std::array kDescrs = {
-    Descr{"b1", DType::kBool}, Descr{"i1", DType::kS8},  Descr{"u1", DType::kU8},  Descr{"i2", DType::kS16},
-    Descr{"u2", DType::kU16},  Descr{"i4", DType::kS32}, Descr{"u4", DType::kU32}, Descr{"i8", DType::kS64},
-    Descr{"u8", DType::kU64},  Descr{"f2", DType::kF16}, Descr{"f4", DType::kF32}, Descr{"f8", DType::kF64},
+    Descr{"b1", DType::kBool}, Descr{"i1", DType::kS8},  Descr{"u1", DType::kU8},
+    Descr{"i2", DType::kS16},  Descr{"u2", DType::kU16}, Descr{"i4", DType::kS32},
+    Descr{"u4", DType::kU32},  Descr{"i8", DType::kS64}, Descr{"u8", DType::kU64},
+    Descr{"f2", DType::kF16},  Descr{"f4", DType::kF32}, Descr{"f8", DType::kF64},
     Descr{"V2", DType::kBf16},
 };
 
@@ -42,7 +43,8 @@ struct Header {
 
 Status bad(const std::string& text) { return {Code::kBadInput, text}; }
 
-// Reads the Python dictionary of a header. Accepts exactly the keys descr, fortran_order and shape, each once.
+// Reads the Python dictionary of a header. Accepts exactly the keys descr, fortran_order and shape,
+// each once.
 class HeaderParser {
  public:
   explicit HeaderParser(std::string_view text) : rest_(text) {}
@@ -60,7 +62,8 @@ class HeaderParser {
     }
     skip_space();
     if (!rest_.empty()) return bad("text after the header dictionary");
-    if (seen_ != (kDescr | kOrder | kShape)) return bad("header lacks descr, fortran_order or shape");
+    if (seen_ != (kDescr | kOrder | kShape))
+      return bad("header lacks descr, fortran_order or shape");
     return header_;
   }
 
@@ -68,7 +71,10 @@ class HeaderParser {
   static constexpr unsigned kDescr = 1, kOrder = 2, kShape = 4;
 
   Status entry(std::string_view key) {
-    const unsigned bit = key == "descr" ? kDescr : key == "fortran_order" ? kOrder : key == "shape" ? kShape : 0u;
+    const unsigned bit = key == "descr"           ? kDescr
+                         : key == "fortran_order" ? kOrder
+                         : key == "shape"         ? kShape
+                                                  : 0u;
     if (bit == 0) return bad(fmt::format("unknown header key '{}'", key));
     if ((seen_ & bit) != 0) return bad(fmt::format("header key '{}' twice", key));
     seen_ |= bit;
@@ -85,11 +91,13 @@ class HeaderParser {
     if (!text.empty() && text.front() == '>') {
       return bad(fmt::format("big-endian element type '{}' is not supported", whole));
     }
-    if (!text.empty() && std::string_view("<|=").find(text.front()) != std::string_view::npos) text.remove_prefix(1);
+    if (!text.empty() && std::string_view("<|=").find(text.front()) != std::string_view::npos)
+      text.remove_prefix(1);
     for (const Descr& d : kDescrs) {
       if (d.code == text) header_.dtype = d.dtype;
     }
-    if (header_.dtype == DType::kUndefined) return bad(fmt::format("element type '{}' is not supported", whole));
+    if (header_.dtype == DType::kUndefined)
+      return bad(fmt::format("element type '{}' is not supported", whole));
     return {};
   }
 
@@ -130,7 +138,8 @@ class HeaderParser {
 
   Result<std::string_view> string_literal() {
     skip_space();
-    if (rest_.empty() || (rest_.front() != '\'' && rest_.front() != '"')) return bad("expected a quoted string");
+    if (rest_.empty() || (rest_.front() != '\'' && rest_.front() != '"'))
+      return bad("expected a quoted string");
     const size_t end = rest_.find(rest_.front(), 1);
     if (end == std::string_view::npos) return bad("string without an end");
     const std::string_view text = rest_.substr(1, end - 1);
@@ -140,7 +149,8 @@ class HeaderParser {
   }
 
   void skip_space() {
-    while (!rest_.empty() && (rest_.front() == ' ' || rest_.front() == '\n')) rest_.remove_prefix(1);
+    while (!rest_.empty() && (rest_.front() == ' ' || rest_.front() == '\n'))
+      rest_.remove_prefix(1);
   }
   bool accept(char c) {
     skip_space();
@@ -148,7 +158,9 @@ class HeaderParser {
     rest_.remove_prefix(1);
     return true;
   }
-  Status expect(char c) { return accept(c) ? Status() : bad(fmt::format("expected '{}' in the header", c)); }
+  Status expect(char c) {
+    return accept(c) ? Status() : bad(fmt::format("expected '{}' in the header", c));
+  }
 
   std::string_view rest_;
   unsigned seen_ = 0;
@@ -192,7 +204,8 @@ Result<Header> read_header(std::span<const std::byte> bytes, size_t* data_offset
     if (bytes.size() < prefix) return bad("cut off inside the header");
     length |= (at(10) << 16) | (at(11) << 24);
   }
-  if (length > kMaxHeader) return bad(fmt::format("header of {} bytes, at most {} are allowed", length, kMaxHeader));
+  if (length > kMaxHeader)
+    return bad(fmt::format("header of {} bytes, at most {} are allowed", length, kMaxHeader));
   if (length > bytes.size() - prefix) return bad("cut off inside the header");
   *data_offset = prefix + length;
   return HeaderParser({reinterpret_cast<const char*>(bytes.data()) + prefix, length}).parse();
@@ -232,8 +245,9 @@ Result<Tensor> parse_npy(std::span<const std::byte> bytes, const std::string& wh
   const auto size = static_cast<size_t>(dtype_size(header->dtype));
   const auto have = static_cast<int64_t>(bytes.size() - offset);
   if (elements * static_cast<int64_t>(size) != have) {  // no overflow: elements <= 2^40
-    return bad(fmt::format("{}: shape {} of {} needs {} bytes, the file holds {}", what, header->shape.to_string(),
-                           dtype_name(header->dtype), elements * static_cast<int64_t>(size), have));
+    return bad(fmt::format("{}: shape {} of {} needs {} bytes, the file holds {}", what,
+                           header->shape.to_string(), dtype_name(header->dtype),
+                           elements * static_cast<int64_t>(size), have));
   }
   SPRUN_ASSIGN(Tensor tensor, Tensor::allocate(header->dtype, header->shape));
   auto* dst = tensor.mutable_view().as<std::byte>();
@@ -257,7 +271,8 @@ Result<Tensor> read_npy(const std::string& path) {
 Result<std::vector<std::byte>> npy_bytes(const ConstTensorView& view) {
   const std::string_view code = descr_of(view.dtype);
   if (code.empty()) {
-    return Status(Code::kNotSupported, fmt::format("element type {} cannot be written as .npy", dtype_name(view.dtype)));
+    return Status(Code::kNotSupported,
+                  fmt::format("element type {} cannot be written as .npy", dtype_name(view.dtype)));
   }
   std::string shape;
   for (int64_t dim : view.shape.dims()) shape += fmt::format("{}, ", dim);
@@ -298,9 +313,11 @@ Result<std::vector<std::byte>> read_file(const std::string& path, int64_t max_by
   const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (fd.get() < 0) return bad(fmt::format("{}: {}", path, std::strerror(errno)));
   struct stat info {};
-  if (::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) return bad(path + ": not a regular file");
+  if (::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode))
+    return bad(path + ": not a regular file");
   if (info.st_size > max_bytes) {
-    return bad(fmt::format("{}: {} bytes, at most {} are read", path, static_cast<int64_t>(info.st_size), max_bytes));
+    return bad(fmt::format("{}: {} bytes, at most {} are read", path,
+                           static_cast<int64_t>(info.st_size), max_bytes));
   }
   std::vector<std::byte> bytes(static_cast<size_t>(info.st_size));
   size_t done = 0;

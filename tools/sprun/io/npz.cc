@@ -14,7 +14,7 @@
 namespace sprun::tools {
 namespace {
 
-constexpr zip_uint64_t kFreeSize = zip_uint64_t{64} << 20;   // entries up to here may have any ratio
+constexpr zip_uint64_t kFreeSize = zip_uint64_t{64} << 20;  // entries up to here may have any ratio
 constexpr zip_uint64_t kMaxRatio = 200;
 constexpr zip_uint64_t kMaxTotal = zip_uint64_t{64} << 30;
 constexpr std::string_view kSuffix = ".npy";
@@ -39,7 +39,8 @@ Result<ZipPtr> open_zip(const std::string& path, int flags) {
 
 Result<std::vector<std::byte>> read_entry(zip_t* zip, zip_uint64_t index, const zip_stat_t& info) {
   if (info.size > kFreeSize && info.size / kMaxRatio > info.comp_size) {
-    return bad(fmt::format("unpacks {} bytes to {}, more than {}:1", info.comp_size, info.size, kMaxRatio));
+    return bad(fmt::format("unpacks {} bytes to {}, more than {}:1", info.comp_size, info.size,
+                           kMaxRatio));
   }
   struct FileClose {
     void operator()(zip_file_t* file) const { zip_fclose(file); }
@@ -70,14 +71,17 @@ Result<std::vector<NamedTensor>> read_npz(const std::string& path) {
     const auto index = static_cast<zip_uint64_t>(i);
     zip_stat_t info;
     if (zip_stat_index(zip.get(), index, 0, &info) != 0 || info.name == nullptr ||
-        (info.valid & (ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE)) != (ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE)) {
+        (info.valid & (ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE)) !=
+            (ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE)) {
       return bad(fmt::format("{}: entry {} has no name or size", path, i));
     }
     std::string name = info.name;
-    if (!name.ends_with(kSuffix)) return bad(fmt::format("{}: entry '{}' is not a .npy file", path, name));
+    if (!name.ends_with(kSuffix))
+      return bad(fmt::format("{}: entry '{}' is not a .npy file", path, name));
     name.resize(name.size() - kSuffix.size());
     if (!names.insert(name).second) return bad(fmt::format("{}: array '{}' twice", path, name));
-    if (info.size > kMaxTotal - total) return bad(fmt::format("{}: unpacks to more than {} bytes", path, kMaxTotal));
+    if (info.size > kMaxTotal - total)
+      return bad(fmt::format("{}: unpacks to more than {} bytes", path, kMaxTotal));
     total += info.size;
     const std::string where = path + ":" + name;
     auto bytes = read_entry(zip.get(), index, info);
@@ -95,16 +99,19 @@ Status write_npz(const std::string& path, const std::vector<NamedTensor>& tensor
   for (const NamedTensor& t : tensors) {
     SPRUN_ASSIGN(std::vector<std::byte> bytes, npy_bytes(t.tensor.view()));
     files.push_back(std::move(bytes));
-    zip_source_t* source = zip_source_buffer(zip.get(), files.back().data(), files.back().size(), 0);
-    const zip_int64_t index =
-        source == nullptr ? -1 : zip_file_add(zip.get(), (t.name + ".npy").c_str(), source, ZIP_FL_ENC_UTF_8);
+    zip_source_t* source =
+        zip_source_buffer(zip.get(), files.back().data(), files.back().size(), 0);
+    const zip_int64_t index = source == nullptr ? -1
+                                                : zip_file_add(zip.get(), (t.name + ".npy").c_str(),
+                                                               source, ZIP_FL_ENC_UTF_8);
     if (index < 0) {
       if (source != nullptr) zip_source_free(source);
       return bad(fmt::format("cannot add '{}' to {}: {}", t.name, path, zip_strerror(zip.get())));
     }
     zip_set_file_compression(zip.get(), static_cast<zip_uint64_t>(index), ZIP_CM_STORE, 0);
   }
-  if (zip_close(zip.get()) != 0) return bad(fmt::format("cannot write {}: {}", path, zip_strerror(zip.get())));
+  if (zip_close(zip.get()) != 0)
+    return bad(fmt::format("cannot write {}: {}", path, zip_strerror(zip.get())));
   (void)zip.release();  // closed
   return {};
 }

@@ -51,7 +51,8 @@ std::string file_name_for(std::string name) {
   return name.empty() || name.front() == '.' ? "_" + name : name;
 }
 
-Result<std::vector<NamedTensor>> read_npy_folder(const std::string& dir, const std::vector<std::string>& files,
+Result<std::vector<NamedTensor>> read_npy_folder(const std::string& dir,
+                                                 const std::vector<std::string>& files,
                                                  std::span<const TensorSpec> specs) {
   std::vector<NamedTensor> tensors;
   for (const std::string& file : files) {
@@ -66,8 +67,10 @@ Result<std::vector<NamedTensor>> read_npy_folder(const std::string& dir, const s
   return tensors;
 }
 
-Result<std::vector<NamedTensor>> read_test_data_set(const std::string& dir, const std::vector<std::string>& files,
-                                                    std::string_view prefix, std::span<const TensorSpec> specs) {
+Result<std::vector<NamedTensor>> read_test_data_set(const std::string& dir,
+                                                    const std::vector<std::string>& files,
+                                                    std::string_view prefix,
+                                                    std::span<const TensorSpec> specs) {
   std::vector<std::pair<size_t, std::string>> found;
   for (const std::string& file : files) {
     if (const auto index = pb_index(file, prefix)) found.emplace_back(*index, file);
@@ -76,12 +79,14 @@ Result<std::vector<NamedTensor>> read_test_data_set(const std::string& dir, cons
   std::vector<NamedTensor> tensors;
   for (const auto& [index, file] : found) {
     SPRUN_ASSIGN(NamedTensor tensor, graph::read_tensor_proto_file(dir + "/" + file));
-    const bool known = std::any_of(specs.begin(), specs.end(),
-                                   [&t = tensor](const TensorSpec& spec) { return spec.name == t.name; });
+    const bool known =
+        std::any_of(specs.begin(), specs.end(),
+                    [&t = tensor](const TensorSpec& spec) { return spec.name == t.name; });
     if (!known) {
       if (index >= specs.size()) {
-        return bad(fmt::format("{}/{}: the model has only {} tensors of this kind, none is named '{}'", dir, file,
-                               specs.size(), tensor.name));
+        return bad(
+            fmt::format("{}/{}: the model has only {} tensors of this kind, none is named '{}'",
+                        dir, file, specs.size(), tensor.name));
       }
       tensor.name = specs[index].name;
     }
@@ -99,13 +104,16 @@ Result<std::vector<NamedTensor>> read_tensors(const std::string& path, TensorRol
   if (!fs::exists(status)) return bad(path + ": no such file or folder");
   if (!fs::is_directory(status)) {
     if (path.ends_with(".npz")) return read_npz(path);
-    return bad(path + ": expected a .npz file or a folder (a single array is given as NAME=FILE.npy)");
+    return bad(path +
+               ": expected a .npz file or a folder (a single array is given as NAME=FILE.npy)");
   }
   const std::vector<std::string> files = list_folder(path);
-  const bool has_npy = std::any_of(files.begin(), files.end(), [](const auto& f) { return f.ends_with(".npy"); });
+  const bool has_npy =
+      std::any_of(files.begin(), files.end(), [](const auto& f) { return f.ends_with(".npy"); });
   if (has_npy) return read_npy_folder(path, files, specs);
-  SPRUN_ASSIGN(std::vector<NamedTensor> tensors,
-               read_test_data_set(path, files, role == TensorRole::kInput ? "input_" : "output_", specs));
+  SPRUN_ASSIGN(
+      std::vector<NamedTensor> tensors,
+      read_test_data_set(path, files, role == TensorRole::kInput ? "input_" : "output_", specs));
   if (tensors.empty() && !specs.empty()) {
     return bad(fmt::format("{}: neither .npy files nor {}_K.pb files in this folder", path,
                            role == TensorRole::kInput ? "input" : "output"));
@@ -113,7 +121,8 @@ Result<std::vector<NamedTensor>> read_tensors(const std::string& path, TensorRol
   return tensors;
 }
 
-Result<std::vector<NamedTensor>> read_input_argument(const std::string& argument, std::span<const TensorSpec> specs) {
+Result<std::vector<NamedTensor>> read_input_argument(const std::string& argument,
+                                                     std::span<const TensorSpec> specs) {
   std::error_code error;
   const size_t equals = argument.find('=');
   if (equals == std::string::npos || fs::exists(argument, error)) {
