@@ -68,7 +68,7 @@ struct OnnxModel {
 
 // Reads and checks a model file and its external data. The graph is valid as a graph (single assignment, no cycle, no
 // undefined value) even if ops are unsupported; shapes and op semantics are not looked at.
-// kUsage if the file cannot be opened, kBadModel or kResourceLimit if it is refused.
+// kBadInput if the file cannot be opened, kBadModel or kResourceLimit if it is refused.
 Result<OnnxModel> read_onnx(const std::string& path, const ReadOptions& options = {});
 // The same for a serialized ModelProto. Tensors are copied, `bytes` is not needed afterwards; external data is missing.
 Result<OnnxModel> read_onnx_bytes(std::string_view bytes);

@@ -12,7 +12,7 @@ namespace sprun {
 
 namespace {
 Status file_error(const std::string& name, const std::string& what) {
-  return {Code::kUsage, "file '" + name + "': " + what};
+  return {Code::kBadInput, "file '" + name + "': " + what};
 }
 
 std::string errno_text(int error) { return std::system_category().message(error); }

@@ -18,7 +18,7 @@ namespace sprun {
 // of pages that vanished end the process, as with any mapped file.
 class FileMap {
  public:
-  // Follows symbolic links. kUsage if the file cannot be opened, is not a regular file or cannot be mapped.
+  // Follows symbolic links. kBadInput if the file cannot be opened, is not a regular file or cannot be mapped.
   static Result<std::shared_ptr<const FileMap>> open(const std::string& path);
   // The same for an open descriptor, which is closed in every case. `name` is for messages.
   static Result<std::shared_ptr<const FileMap>> from_descriptor(int fd, const std::string& name);

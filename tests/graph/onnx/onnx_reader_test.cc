@@ -168,8 +168,8 @@ TEST(OnnxReader, RefusesBrokenGraphs) {
   EXPECT_NE(error_of(model_bytes(kIo + node("Abs", "x", "y"), "", "ir_version: 8 opset_import { version: 0 }"))
                 .find("not valid"),
             std::string::npos);
-  EXPECT_EQ(read_onnx("/nonexistent/model.onnx").status().code(), Code::kUsage);
-  EXPECT_EQ(read_onnx("/").status().code(), Code::kUsage);
+  EXPECT_EQ(read_onnx("/nonexistent/model.onnx").status().code(), Code::kBadInput);
+  EXPECT_EQ(read_onnx("/").status().code(), Code::kBadInput);
 }
 
 TEST(OnnxReader, ListsEverythingUnsupported) {

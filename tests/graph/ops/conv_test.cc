@@ -1,6 +1,6 @@
 // Conv and its relatives: the float32 and 16-bit paths against double, fused forms, and attributes
 // that make no sense.
-#include "product_test_util.h"
+#include "tests/graph/ops/product_test_util.h"
 #include "runtime/base/half.h"
 
 namespace sprun::graph {

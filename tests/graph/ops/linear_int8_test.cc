@@ -1,6 +1,6 @@
 // sprun.LinearInt8: the kernels against the plain loop (weights not constant), and that loop against the ONNX ops
 // that it stands for.
-#include "product_test_util.h"
+#include "tests/graph/ops/product_test_util.h"
 
 namespace sprun::graph {
 namespace {

@@ -1,5 +1,5 @@
 // sprun.Linear: packed weights against the same layer in double, which runs on the plain loop.
-#include "product_test_util.h"
+#include "tests/graph/ops/product_test_util.h"
 
 namespace sprun::graph {
 namespace {

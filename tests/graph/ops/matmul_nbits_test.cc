@@ -1,5 +1,5 @@
 // MatMulNBits on kernels against its plain loop, which a g_idx that changes nothing asks for.
-#include "product_test_util.h"
+#include "tests/graph/ops/product_test_util.h"
 
 namespace sprun::graph {
 namespace {

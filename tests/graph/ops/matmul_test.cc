@@ -1,7 +1,7 @@
 // MatMul, FusedMatMul, Gemm and Einsum in float32 (kernels) against double (plain loop), and integer products with a
 // constant B (kernels) against a computed one (plain loop).
 #include "graph/ops/op_util.h"
-#include "product_test_util.h"
+#include "tests/graph/ops/product_test_util.h"
 
 namespace sprun::graph {
 namespace {

@@ -1,6 +1,6 @@
 // Normalisation ops: the float32 kernels against double, optional inputs and outputs, shapes that
 // do not fit.
-#include "product_test_util.h"
+#include "tests/graph/ops/product_test_util.h"
 
 namespace sprun::graph {
 namespace {

@@ -1,5 +1,5 @@
 // Pooling: values worked out by hand, and attributes that make no sense.
-#include "product_test_util.h"
+#include "tests/graph/ops/product_test_util.h"
 
 namespace sprun::graph {
 namespace {

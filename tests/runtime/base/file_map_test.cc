@@ -14,12 +14,12 @@ TEST(FileMap, MapsRegularFilesOnly) {
   const auto map = FileMap::open(path);
   ASSERT_TRUE(map.ok()) << map.status().message();
   EXPECT_EQ((*map)->bytes(), "hello");
-  EXPECT_EQ(FileMap::open(testing::TempDir()).status().code(), Code::kUsage);
-  EXPECT_EQ(FileMap::open(path + "_absent").status().code(), Code::kUsage);
+  EXPECT_EQ(FileMap::open(testing::TempDir()).status().code(), Code::kBadInput);
+  EXPECT_EQ(FileMap::open(path + "_absent").status().code(), Code::kBadInput);
   const std::string pipe = path + "_pipe";
   ::unlink(pipe.c_str());
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
-  EXPECT_EQ(FileMap::open(pipe).status().code(), Code::kUsage);
+  EXPECT_EQ(FileMap::open(pipe).status().code(), Code::kBadInput);
   ::unlink(pipe.c_str());
 }
 

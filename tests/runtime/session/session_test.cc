@@ -134,7 +134,7 @@ TEST(SessionThreads, EightSessionsShareOneModel) {
 }
 
 TEST(Model, ReportsUnknownPassesAndFiles) {
-  EXPECT_EQ(Model::load("/nonexistent/model.onnx").status().code(), Code::kUsage);
+  EXPECT_EQ(Model::load("/nonexistent/model.onnx").status().code(), Code::kBadInput);
   const GeneratedModel file("bert-tiny");
   ModelOptions options;
   options.disabled_passes = {"fuse_everything"};
