@@ -111,7 +111,9 @@ std::optional<int64_t> default_size(const std::string& name) {
   for (const DefaultRule& rule : kDefaults) {
     if (text.find(rule.part) != std::string::npos) return rule.size;
   }
-  return text == "n" || text == "b" ? std::optional<int64_t>(1) : std::nullopt;
+  if (text == "n" || text == "b") return 1;
+  if (text == "s" || text == "l") return 128;
+  return text == "p" ? std::optional<int64_t>(0) : std::nullopt;
 }
 
 std::optional<int64_t> default_unnamed(const TensorSpec& spec, size_t axis) {
@@ -120,7 +122,15 @@ std::optional<int64_t> default_unnamed(const TensorSpec& spec, size_t axis) {
   return std::nullopt;
 }
 
-bool is_total(const std::string& name) { return lower(name).find("total") != std::string::npos; }
+bool is_total(const std::string& name) {
+  return lower(name).find("total") != std::string::npos || name == "t";
+}
+bool is_past(const std::string& name) {
+  return lower(name).find("past") != std::string::npos || name == "p";
+}
+bool is_sequence(const std::string& name) {
+  return (lower(name).find("seq") != std::string::npos || name == "s") && !is_total(name);
+}
 
 }  // namespace
 
@@ -238,14 +248,18 @@ Status DimResolver::complete(std::span<const TensorSpec> unfilled_inputs) {
     return usage(fmt::format("no size known for {}; give it with --dim {}=SIZE",
                              fmt::join(unset, ", "), *unset.begin()));
   }
+  const int64_t total_size = total_length();
+  for (const std::string& total : totals) sizes_[total] = total_size;
+  return {};
+}
+
+int64_t DimResolver::total_length() const {
   int64_t past = 0, sequence = 0;
   for (const auto& [name, size] : sizes_) {
-    const std::string text = lower(name);
-    if (text.find("past") != std::string::npos) past = size;
-    else if (text.find("seq") != std::string::npos && !is_total(text)) sequence = size;
+    if (is_past(name)) past = size;
+    else if (is_sequence(name)) sequence = size;
   }
-  for (const std::string& total : totals) sizes_[total] = past + sequence;
-  return {};
+  return past + sequence;
 }
 
 Result<Shape> DimResolver::shape_of(const TensorSpec& spec) const {

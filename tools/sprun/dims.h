@@ -36,8 +36,9 @@ Result<std::vector<int64_t>> parse_int_list(const std::string& text);
 //
 // A symbol may be a sum such as "past_sequence_length + 1". An unnamed dimension is called
 // INPUT[AXIS]. Defaults by name, the first rule that fits: past -> 0; total -> past + sequence;
-// batch -> 1; seq, len, tokens -> 128; channel -> 3; height, width -> 224. An unnamed dimension is
-// 1 on axis 0, and 128 on axis 1 of an integer matrix.
+// batch -> 1; seq, len, tokens -> 128; channel -> 3; height, width -> 224. The letters b, n, s,
+// l, p and t stand for batch, batch, sequence, length, past and total. An unnamed dimension is 1 on
+// axis 0, and 128 on axis 1 of an integer matrix.
 class DimResolver {
  public:
   // kUsage if `given` names a dimension that no input has; the message lists those there are.
@@ -51,8 +52,8 @@ class DimResolver {
   Status complete(std::span<const TensorSpec> unfilled_inputs);
   // Precondition: complete() was called with this spec among others. kUsage if the rank is unknown.
   Result<Shape> shape_of(const TensorSpec& spec) const;
-  // Sizes in use, for messages.
-  const DimMap& sizes() const { return sizes_; }
+  // Sum of the sizes of the past and of the sequence, as far as they are symbols.
+  int64_t total_length() const;
 
  private:
   std::optional<int64_t> evaluate(const std::string& symbol) const;

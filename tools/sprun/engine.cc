@@ -47,16 +47,6 @@ Result<std::map<std::string, Tensor>> read_inputs(const Model& model,
   return given;
 }
 
-int64_t total_length(const DimMap& sizes) {
-  int64_t past = 0, sequence = 1;
-  for (const auto& [name, size] : sizes) {
-    if (name.find("past") != std::string::npos) past = size;
-    else if (name.find("seq") != std::string::npos && name.find("total") == std::string::npos)
-      sequence = size;
-  }
-  return past + sequence;
-}
-
 }  // namespace
 
 void add_model_options(CLI::App& app, ModelArgs& args, bool with_precision) {
@@ -113,7 +103,7 @@ Result<std::vector<NamedTensor>> make_inputs(const Model& model, const InputArgs
     else missing.push_back(spec);
   }
   SPRUN_TRY(resolver.complete(missing));
-  fill.total_length = total_length(resolver.sizes());
+  fill.total_length = std::max<int64_t>(resolver.total_length(), 1);
   std::vector<NamedTensor> inputs;
   for (const TensorSpec& spec : model.inputs()) {
     if (const auto it = given.find(spec.name); it != given.end()) {

@@ -29,7 +29,7 @@ struct FillOptions {
   Fill fill = Fill::kRandom;
   uint64_t seed = 0;
   std::map<std::string, int64_t> limits = {};  // index_limits()
-  int64_t total_length = 1;               // past + sequence, for inputs that state lengths
+  int64_t total_length = 1;                    // past + sequence, for inputs that state lengths
 };
 
 // A tensor for `spec`. kZeros and kOnes are literal; kRandom is sensible for what the input seems

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -67,6 +68,13 @@ Result<std::vector<NamedTensor>> read_npy_folder(const std::string& dir,
   return tensors;
 }
 
+// Older test data stores bfloat16 as uint16 tensors of the same bits.
+Tensor bfloat16_from_bits(const Tensor& bits) {
+  auto owner = std::make_shared<Tensor>(bits);
+  void* data = owner->mutable_view().data;
+  return Tensor::adopt(owner, data, DType::kBf16, bits.shape());
+}
+
 Result<std::vector<NamedTensor>> read_test_data_set(const std::string& dir,
                                                     const std::vector<std::string>& files,
                                                     std::string_view prefix,
@@ -79,17 +87,19 @@ Result<std::vector<NamedTensor>> read_test_data_set(const std::string& dir,
   std::vector<NamedTensor> tensors;
   for (const auto& [index, file] : found) {
     SPRUN_ASSIGN(NamedTensor tensor, graph::read_tensor_proto_file(dir + "/" + file));
-    const bool known =
-        std::any_of(specs.begin(), specs.end(),
-                    [&t = tensor](const TensorSpec& spec) { return spec.name == t.name; });
-    if (!known) {
+    auto spec = std::find_if(specs.begin(), specs.end(),
+                             [&t = tensor](const TensorSpec& s) { return s.name == t.name; });
+    if (spec == specs.end()) {
       if (index >= specs.size()) {
         return bad(
             fmt::format("{}/{}: the model has only {} tensors of this kind, none is named '{}'",
                         dir, file, specs.size(), tensor.name));
       }
-      tensor.name = specs[index].name;
+      spec = specs.begin() + static_cast<ptrdiff_t>(index);
+      tensor.name = spec->name;
     }
+    const bool as_bits = spec->dtype == DType::kBf16 && tensor.tensor.dtype() == DType::kU16;
+    if (as_bits) tensor.tensor = bfloat16_from_bits(tensor.tensor);
     tensors.push_back(std::move(tensor));
   }
   return tensors;
