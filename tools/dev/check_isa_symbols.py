@@ -2,6 +2,7 @@
 """Checks that vector objects cannot leak newer instructions into the rest of the program.
 
     check_isa_symbols.py OBJECT_FILE...
+    check_isa_symbols.py --list FILE_WITH_ONE_OBJECT_FILE_PER_LINE
 
 For every object of a file that is compiled with instruction-set flags (name ends in _avx2, _avx512vnni, ...):
 - a weak symbol must carry an instruction set in its name (arch tag or namespace): the linker keeps one copy of each
@@ -37,7 +38,10 @@ def check(path):
 
 
 def main():
-    objects = [p for p in sys.argv[1:] if ISA_OBJECT.search(pathlib.Path(p).name)]
+    paths = sys.argv[1:]
+    if paths[:1] == ["--list"]:
+        paths = pathlib.Path(paths[1]).read_text().split()
+    objects = [p for p in paths if ISA_OBJECT.search(pathlib.Path(p).name)]
     problems = [problem for path in objects for problem in check(path)]
     print("\n".join(problems))
     print(f"{len(objects)} objects checked, {len(problems)} problems")
