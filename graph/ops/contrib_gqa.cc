@@ -100,9 +100,9 @@ Status set_cache(const Ctx& ctx, Problem& p) {
   }
   if (total.data != nullptr) {
     p.total = *total.as<int32_t>();
-    if (p.total < a.q_len) {
-      return op_error(node, "total_sequence_length " + std::to_string(p.total) + " is below the sequence length " +
-                                std::to_string(a.q_len));
+    if (p.total < a.q_len || p.total > p.past_rows + a.q_len) {
+      return op_error(node, "total_sequence_length " + std::to_string(p.total) + " does not fit " +
+                                std::to_string(p.past_rows) + " cached and " + std::to_string(a.q_len) + " new rows");
     }
     p.cache_rows = std::max(p.total, p.past_rows);
   }

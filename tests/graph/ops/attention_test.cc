@@ -227,6 +227,7 @@ TEST(GroupQueryAttention, RefusesLengthsOutsideTheCache) {
   EXPECT_FALSE(run(-2, 6, 5).ok());
   EXPECT_FALSE(run(7, 8, 5).ok());  // more cached rows than there are
   EXPECT_FALSE(run(5, 0, 5).ok());
+  EXPECT_FALSE(run(5, std::numeric_limits<int32_t>::max(), 5).ok());
   EXPECT_FALSE(run(5, 6, 6).ok());
   EXPECT_FALSE(run(5, 6, -1).ok());
 }
