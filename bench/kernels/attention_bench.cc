@@ -34,8 +34,8 @@ void run(benchmark::State& state, const AttentionKernel* kernel, BenchShape s) {
   const auto iterations = static_cast<double>(state.iterations());
   state.counters["GFLOP/s"] =
       benchmark::Counter(attention_flops(args) * iterations * 1e-9, benchmark::Counter::kIsRate);
-  state.counters["GB/s"] =
-      benchmark::Counter(static_cast<double>(2 * k.size() * sizeof(float)) * iterations * 1e-9, benchmark::Counter::kIsRate);
+  state.counters["GB/s"] = benchmark::Counter(static_cast<double>(2 * k.size() * sizeof(float)) * iterations * 1e-9,
+                                              benchmark::Counter::kIsRate);
 }
 
 const bool kRegistered = [] {

@@ -19,7 +19,8 @@ Status op_error(const Node& node, const std::string& text) {
 Result<int64_t> required_count(const Node& node, std::string_view name) {
   const int64_t count = node.attrs.get_int(name, 0);
   if (count < 1 || count > (int64_t{1} << 20)) {
-    return op_error(node, "attribute " + std::string(name) + " must be a positive number, got " + std::to_string(count));
+    return op_error(node,
+                    "attribute " + std::string(name) + " must be a positive number, got " + std::to_string(count));
   }
   return count;
 }

@@ -32,7 +32,8 @@ Status set_hidden_sizes(const Ctx& ctx, Problem& p) {
   const Node& node = ctx.node();
   const Shape &x = ctx.input(0).shape, &w = ctx.input(1).shape;
   if (x.rank() != 3 || w.rank() != 2 || w[0] != x[2]) {
-    return op_error(node, "expected input [B, S, K] and weights [K, N], got " + x.to_string() + " and " + w.to_string());
+    return op_error(node,
+                    "expected input [B, S, K] and weights [K, N], got " + x.to_string() + " and " + w.to_string());
   }
   p.input_dim = x[2];
   const std::vector<int64_t>& sizes = ctx.attrs().get_ints("qkv_hidden_sizes");
@@ -70,7 +71,8 @@ Status set_past(const Ctx& ctx, const InputMap& map, Problem& p) {
     const Shape& past = ctx.input(map.past).shape;
     p.past = past.rank() == 5 ? past[3] : 0;
     if (!(past == Shape{2, a.batch, a.heads, p.past, a.head_dim}) || ctx.input(map.past).dtype != a.dtype) {
-      return op_error(node, "past " + past.to_string() + " is not [2, batch, heads, past, head_size] of the input's type");
+      return op_error(node,
+                      "past " + past.to_string() + " is not [2, batch, heads, past, head_size] of the input's type");
     }
   }
   a.offset = p.past;
@@ -133,7 +135,8 @@ Scratch lay_out(ScratchLayout& layout, const Problem& p, int64_t projection_byte
   s.projection = layout.take<char>(projection_bytes);
   s.qkv = layout.take<char>(a.batch * a.q_len * p.width() * size);
   s.mask = layout.take<float>(p.mask.scratch_floats());
-  s.present = layout.take<char>(p.has_past && !p.has_present ? 2 * a.batch * a.heads * a.kv_len * a.head_dim * size : 0);
+  s.present =
+      layout.take<char>(p.has_past && !p.has_present ? 2 * a.batch * a.heads * a.kv_len * a.head_dim * size : 0);
   return s;
 }
 

@@ -34,13 +34,15 @@ struct Problem {
 template <class Ctx>
 Status refuse_extensions(const Ctx& ctx) {
   const Node& node = ctx.node();
-  if (ctx.attrs().get_int("sliding_window_cache", 0) != 0) return op_error(node, "sliding_window_cache is not supported");
+  if (ctx.attrs().get_int("sliding_window_cache", 0) != 0)
+    return op_error(node, "sliding_window_cache is not supported");
   for (const char* name : {"k_quant_type", "v_quant_type"}) {
     const std::string_view type = ctx.attrs().get_string(name, "NONE");
     if (!type.empty() && type != "NONE") return op_error(node, "a quantised cache is not supported");
   }
   if (ctx.has_input(kKScale) || ctx.has_input(kVScale)) return op_error(node, "a quantised cache is not supported");
-  if (ctx.has_input(kQNorm) || ctx.has_input(kKNorm)) return op_error(node, "norm weights of Q and K are not supported");
+  if (ctx.has_input(kQNorm) || ctx.has_input(kKNorm))
+    return op_error(node, "norm weights of Q and K are not supported");
   return {};
 }
 
@@ -72,7 +74,8 @@ Status set_sizes(const Ctx& ctx, Problem& p) {
     }
   }
   const int64_t row = p.packed ? p.hidden() + 2 * p.kv_hidden() : 0;
-  p.q_in = p.packed ? AttentionStrides{a.q_len * row, a.head_dim, row} : kernels::bshd_strides(a.heads, a.q_len, a.head_dim);
+  p.q_in =
+      p.packed ? AttentionStrides{a.q_len * row, a.head_dim, row} : kernels::bshd_strides(a.heads, a.q_len, a.head_dim);
   p.kv_in = p.packed ? p.q_in : kernels::bshd_strides(a.kv_heads, a.q_len, a.head_dim);
   return {};
 }

@@ -17,7 +17,8 @@ class PaddingMask {
   // Looks at input `index` (may be absent) and at the additive bias input `bias_index` (may be absent), which
   // broadcasts to [B, H, S, T]. args holds the sizes; past is the number of cached keys.
   template <class Ctx>
-  static Result<PaddingMask> from(const Ctx& ctx, int index, int bias_index, int64_t past, kernels::AttentionArgs& args) {
+  static Result<PaddingMask> from(const Ctx& ctx, int index, int bias_index, int64_t past,
+                                  kernels::AttentionArgs& args) {
     PaddingMask mask;
     if (ctx.has_input(index)) SPRUN_TRY(mask.classify(ctx.node(), ctx.input(index), past, args));
     if (ctx.has_input(bias_index)) SPRUN_TRY(mask.add_bias(ctx.node(), ctx.input(bias_index), args));
@@ -26,7 +27,9 @@ class PaddingMask {
   }
 
   // Floats of scratch that apply() needs.
-  int64_t scratch_floats() const { return per_key_ ? batch_ * keys_ : per_row_ ? batch_ * mask_heads_ * rows_ * keys_ : 0; }
+  int64_t scratch_floats() const {
+    return per_key_ ? batch_ * keys_ : per_row_ ? batch_ * mask_heads_ * rows_ * keys_ : 0;
+  }
 
   // Reads the mask's elements and points args at the result.
   void apply(float* scratch, kernels::AttentionArgs& args) const;

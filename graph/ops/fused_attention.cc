@@ -6,12 +6,12 @@
 //   0 Q, 1 K, 2 V  in the layouts below; S queries, T keys
 //   3 mask         optional; broadcasts to [B, H, S, T]; added, or bool with false = -inf
 //   4 key_lengths  optional int32 or int64 [B]: keys at or after it do not exist. Values are clamped to [0, T]
-// Attributes (* required): num_heads* H, kv_num_heads (H), head_dim* D, v_head_dim (D), scale (1/sqrt(D)), softcap (0: none),
+// Attributes (* required): num_heads* H, kv_num_heads (H), head_dim* D, v_head_dim (D), scale (1/sqrt(D)), softcap (0:
+// none),
 //   causal (0): query i sees key j <= i + causal_offset, causal_offset (T - S)
 //   q_layout, k_layout, v_layout ("bshd"):
-//     "bshd"  [B, S, heads, dim], or [B, S, W] with head h in columns offset + h*dim ... of every row (W >= what is read)
-//     "bhsd"  [B, heads, S, dim]
-//     "bhds"  [B, heads, dim, T], K only
+//     "bshd"  [B, S, heads, dim], or [B, S, W] with head h in columns offset + h*dim ... of every row (W >= what is
+//     read) "bhsd"  [B, heads, S, dim] "bhds"  [B, heads, dim, T], K only
 //   q_offset, k_offset, v_offset (0): first column, rank 3 only; a packed [B, S, 3*H*D] is given as Q, K and V with
 //     offsets 0, H*D and 2*H*D
 //   out_layout ("bshd"): "bshd" makes [B, S, H*v_head_dim], "bhsd" [B, H, S, v_head_dim]
@@ -43,8 +43,8 @@ Result<Operand> read_operand(const Ctx& ctx, int input, char name, int64_t heads
   const std::string_view layout = ctx.attrs().get_string(prefix + "_layout", "bshd");
   const int64_t offset = ctx.attrs().get_int(prefix + "_offset", 0);
   const auto refuse = [&] {
-    return op_error(node, prefix + " of shape " + s.to_string() + " does not fit layout " + std::string(layout) + " with " +
-                              std::to_string(heads) + " heads of " + std::to_string(dim) + " from column " +
+    return op_error(node, prefix + " of shape " + s.to_string() + " does not fit layout " + std::string(layout) +
+                              " with " + std::to_string(heads) + " heads of " + std::to_string(dim) + " from column " +
                               std::to_string(offset));
   };
   if (s.rank() == 3) {
@@ -117,8 +117,8 @@ Status describe(const Ctx& ctx, Problem& p) {
   SPRUN_ASSIGN(p.k, read_operand(ctx, kK, 'k', a.kv_heads, a.head_dim));
   SPRUN_ASSIGN(p.v, read_operand(ctx, kV, 'v', a.kv_heads, a.v_dim));
   if (p.k.batch != p.q.batch || p.v.batch != p.q.batch || p.k.rows != p.v.rows) {
-    return op_error(node, "Q " + ctx.input(kQ).shape.to_string() + ", K " + ctx.input(kK).shape.to_string() + " and V " +
-                              ctx.input(kV).shape.to_string() + " differ in batch or keys");
+    return op_error(node, "Q " + ctx.input(kQ).shape.to_string() + ", K " + ctx.input(kK).shape.to_string() +
+                              " and V " + ctx.input(kV).shape.to_string() + " differ in batch or keys");
   }
   a.batch = p.q.batch;
   a.q_len = p.q.rows;

@@ -34,7 +34,8 @@ Status set_sizes(const Ctx& ctx, const InputMap& map, RopeArgs& a) {
     a.rows = x[1];
     a.heads = ctx.attrs().get_int("num_heads", 0);
     // com.microsoft: without num_heads the tables tell the head size.
-    if (a.heads == 0 && map.cos == kContribInputs.cos && cos.rank() > 0 && cos.back() > 0) a.heads = x[2] / (2 * cos.back());
+    if (a.heads == 0 && map.cos == kContribInputs.cos && cos.rank() > 0 && cos.back() > 0)
+      a.heads = x[2] / (2 * cos.back());
     if (a.heads < 1 || x[2] % a.heads != 0) {
       return op_error(node, "hidden size " + std::to_string(x[2]) + " does not split into " + std::to_string(a.heads) +
                                 " heads");
@@ -43,8 +44,8 @@ Status set_sizes(const Ctx& ctx, const InputMap& map, RopeArgs& a) {
   }
   if (a.rotary_dim == 0) a.rotary_dim = a.dim;
   if (a.rotary_dim < 0 || a.rotary_dim > a.dim || a.rotary_dim % 2 != 0) {
-    return op_error(node, "rotary dimension " + std::to_string(a.rotary_dim) + " must be even and at most the head size " +
-                              std::to_string(a.dim));
+    return op_error(node, "rotary dimension " + std::to_string(a.rotary_dim) +
+                              " must be even and at most the head size " + std::to_string(a.dim));
   }
   return {};
 }
@@ -59,8 +60,9 @@ Status check_tables(const Ctx& ctx, const InputMap& map, Problem& p) {
   if (cos.shape.rank() != (p.has_positions ? 2 : 3) || !(cos.shape == sin.shape) ||
       cos.shape.back() != a.rotary_dim / 2 || (per_row && (cos.shape[0] != a.batch || cos.shape[1] != a.rows)) ||
       cos.dtype != a.dtype || sin.dtype != a.dtype) {
-    return op_error(node, "cos " + cos.shape.to_string() + " and sin " + sin.shape.to_string() + " tables do not fit input " +
-                              ctx.input(0).shape.to_string() + " with rotary dimension " + std::to_string(a.rotary_dim));
+    return op_error(node, "cos " + cos.shape.to_string() + " and sin " + sin.shape.to_string() +
+                              " tables do not fit input " + ctx.input(0).shape.to_string() + " with rotary dimension " +
+                              std::to_string(a.rotary_dim));
   }
   p.table_rows = per_row ? 0 : cos.shape[0];
   if (!p.has_positions) return {};
@@ -82,7 +84,8 @@ Status describe(const Ctx& ctx, const InputMap& map, Problem& p) {
   if (!is_float(a.dtype) || (x.rank() != 3 && x.rank() != 4) || !ctx.has_input(map.cos) || !ctx.has_input(map.sin)) {
     return op_error(ctx.node(), "expected a float input of rank 3 or 4 with cos and sin tables, got " + x.to_string());
   }
-  if (ctx.attrs().get_int("is_packed_batching", 0) != 0) return op_error(ctx.node(), "is_packed_batching is not supported");
+  if (ctx.attrs().get_int("is_packed_batching", 0) != 0)
+    return op_error(ctx.node(), "is_packed_batching is not supported");
   SPRUN_TRY(set_sizes(ctx, map, a));
   SPRUN_TRY(check_tables(ctx, map, p));
   a.interleaved = ctx.attrs().get_int("interleaved", 0) != 0;
@@ -116,8 +119,8 @@ Status read_positions(const RunContext& ctx, const InputMap& map, const Problem&
     const int64_t base = ids[p.single_offset ? 0 : t];
     const int64_t step = p.single_offset ? t % p.args.rows : 0;
     if (base < 0 || base > p.table_rows - 1 - step) {
-      return ctx.error("position " + std::to_string(base) + " + " + std::to_string(step) + " is outside the tables of " +
-                       std::to_string(p.table_rows) + " rows");
+      return ctx.error("position " + std::to_string(base) + " + " + std::to_string(step) +
+                       " is outside the tables of " + std::to_string(p.table_rows) + " rows");
     }
     rows[t] = base + step;
   }

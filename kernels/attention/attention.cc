@@ -97,7 +97,8 @@ class BlockBuilder {
 
   void set_row(int64_t r, int64_t head, int64_t i) {
     const auto at = static_cast<size_t>(r);
-    q_[at] = static_cast<const float*>(a_.q) + b_ * a_.q_strides.batch + head * a_.q_strides.head + i * a_.q_strides.row;
+    q_[at] =
+        static_cast<const float*>(a_.q) + b_ * a_.q_strides.batch + head * a_.q_strides.head + i * a_.q_strides.row;
     out_[at] = static_cast<float*>(a_.out) + b_ * a_.out_strides.batch + head * a_.out_strides.head +
                i * a_.out_strides.row;
     const int64_t p = (a_.batch_offset ? a_.batch_offset[b_] : a_.offset) + i;
@@ -157,7 +158,8 @@ struct DecodeShape {
 
   DecodeShape(const AttentionArgs& a, const AttentionKernel& kernel, int threads)
       : groups(a, kernel.max_rows),
-        max_splits(groups.count >= 2 * threads ? 1 : (4 * threads + groups.count - 1) / std::max<int64_t>(groups.count, 1)),
+        max_splits(groups.count >= 2 * threads ? 1
+                                               : (4 * threads + groups.count - 1) / std::max<int64_t>(groups.count, 1)),
         state_floats(round_up(groups.rows * (a.v_dim + 2), 16)),
         scratch_floats(round_up(kernel.decode_scratch_floats(a.head_dim, a.v_dim), 16)) {}
 

@@ -2,7 +2,8 @@
 // for the other float types.
 //
 //   AttentionArgs args{.batch = 1, .heads = 12, .kv_heads = 12, .q_len = s, .kv_len = s, .head_dim = 64, .v_dim = 64};
-//   args.q = packed;  args.q_strides = {s * 2304, 64, 2304};     // columns of a packed [B, S, 3*H*D] row: no transposes
+//   args.q = packed;  args.q_strides = {s * 2304, 64, 2304};     // columns of a packed [B, S, 3*H*D] row: no
+//   transposes
 //   ...
 //   attention(args, pool, scratch);                              // attention_scratch_bytes(args, pool.num_threads())
 #pragma once

@@ -150,7 +150,8 @@ class DecodeRunner {
     sum_[r] = sum_[r] * factor_[r] + sum.reduce_add();
   }
 
-  // O[row, dim] = O * factor + P V for kRs rows and kVs vectors of dims; `width` of the only vector when it is the last.
+  // O[row, dim] = O * factor + P V for kRs rows and kVs vectors of dims; `width` of the only vector when it is the
+  // last.
   template <int kRs, int kVs>
   SPRUN_INLINE void accumulate_tile(const float* value, int64_t n, int64_t r0, int64_t d, int64_t width) {
     V acc[kRs][kVs];

@@ -58,7 +58,8 @@ struct Operand {
       case Layout::kBhsd: strides = {h * s * (d + 3), s * (d + 3), d + 3, 1}; break;
       case Layout::kBhds: strides = {h * d * (s + 1), d * (s + 1), 1, s + 1}; break;
     }
-    buffer.assign(static_cast<size_t>(b * std::max(strides.batch, int64_t{1}) + s * strides.row + 2 * kPad + 1), kCanary);
+    buffer.assign(static_cast<size_t>(b * std::max(strides.batch, int64_t{1}) + s * strides.row + 2 * kPad + 1),
+                  kCanary);
   }
   float* data() { return buffer.data() + kPad + 1; }
   float& at(int64_t b, int64_t h, int64_t s, int64_t d) {

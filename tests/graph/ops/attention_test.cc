@@ -192,12 +192,13 @@ TEST(OnnxAttention, HalfAgreesWithFloat) {
 Tensor contrib_weights(const std::vector<int32_t>& mask, const Shape& shape, float filter) {
   std::vector<float> x(16, 0.0F), w(4 * 12, 0.0F);
   for (size_t i = 0; i < 4; ++i) x[i * 5] = w[i * 12 + 8 + i] = 1.0F;
-  const auto y = run_op({.op = "Attention", .opset = 1,
-                         .inputs = {make_tensor<float>({1, 4, 4}, x), make_tensor<float>({4, 12}, w),
-                                    make_tensor<float>({12}, std::vector<float>(12, 0.0F)),
-                                    make_tensor<int32_t>(shape, mask)},
-                         .attrs = {{"num_heads", int64_t{1}}, {"unidirectional", int64_t{1}}, {"mask_filter_value", filter}},
-                         .domain = "com.microsoft"});
+  const auto y =
+      run_op({.op = "Attention",
+              .opset = 1,
+              .inputs = {make_tensor<float>({1, 4, 4}, x), make_tensor<float>({4, 12}, w),
+                         make_tensor<float>({12}, std::vector<float>(12, 0.0F)), make_tensor<int32_t>(shape, mask)},
+              .attrs = {{"num_heads", int64_t{1}}, {"unidirectional", int64_t{1}}, {"mask_filter_value", filter}},
+              .domain = "com.microsoft"});
   EXPECT_TRUE(y.ok()) << y.status().message();
   return (*y)[0];
 }
@@ -208,17 +209,21 @@ TEST(ContribAttention, PaddedRowsSpreadAsTheFilterSays) {
   EXPECT_EQ(values<float>(contrib_weights({0, 1, 1, 1}, {1, 4}, lowest)).at(3), 0.25F);
   EXPECT_EQ(values<float>(contrib_weights({0, 1, 1, 1}, {1, 4}, -10000.0F)).at(0), 1.0F);
   EXPECT_NEAR(values<float>(contrib_weights({3, 1}, {2}, -1.0F)).at(5), 0.7310586F, 1e-6);
-  EXPECT_EQ(values<float>(contrib_weights({0, 1, 1, 1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 1, 1, 1}, {1, 4, 4}, lowest)).at(2), 0.25F);
+  EXPECT_EQ(values<float>(contrib_weights({0, 1, 1, 1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 1, 1, 1}, {1, 4, 4}, lowest)).at(2),
+            0.25F);
 }
 
 TEST(GroupQueryAttention, RefusesLengthsOutsideTheCache) {
   const Tensor q = random_tensor({1, 1, 16}, 1), k = random_tensor({1, 1, 8}, 2), past = random_tensor({1, 1, 5, 8}, 3);
   const auto run = [&](int32_t last, int32_t total, int64_t position) {
-    return run_op({.op = "GroupQueryAttention", .opset = 1,
-                   .inputs = {q, k, k, past, past, make_tensor<int32_t>({1}, {last}), make_tensor<int32_t>({}, {total}),
-                              random_tensor({6, 4}, 4), random_tensor({6, 4}, 5), make_tensor<int64_t>({1, 1}, {position})},
-                   .attrs = {{"num_heads", int64_t{2}}, {"kv_num_heads", int64_t{1}}, {"do_rotary", int64_t{1}}},
-                   .num_outputs = 3, .domain = "com.microsoft"});
+    return run_op(
+        {.op = "GroupQueryAttention",
+         .opset = 1,
+         .inputs = {q, k, k, past, past, make_tensor<int32_t>({1}, {last}), make_tensor<int32_t>({}, {total}),
+                    random_tensor({6, 4}, 4), random_tensor({6, 4}, 5), make_tensor<int64_t>({1, 1}, {position})},
+         .attrs = {{"num_heads", int64_t{2}}, {"kv_num_heads", int64_t{1}}, {"do_rotary", int64_t{1}}},
+         .num_outputs = 3,
+         .domain = "com.microsoft"});
   };
   const auto fine = run(5, 6, 5);
   ASSERT_TRUE(fine.ok()) << fine.status().message();
