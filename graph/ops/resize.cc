@@ -1,12 +1,12 @@
-// Resize-10..19 and Upsample-7, 9. Interpolation is separable: one pass per axis that changes.
-#include "graph/ops/resize_axis.h"
-
+// Resize-10..19 and Upsample-7, 9.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <optional>
 
 #include "graph/ops/move_util.h"
+#include "graph/ops/resize_axis.h"
+#include "graph/ops/resize_smooth.h"
 
 namespace sprun::graph {
 namespace {
@@ -199,6 +199,47 @@ Result<Tensor> nearest_table(const ResizeAxis& axis, const ResizeStyle& style) {
   return table;
 }
 
+// How the last axis maps: each input element kFactor times, or through the table.
+template <int kFactor, class T>
+void repeat_elements(const T* src, int64_t count, T* dst) {
+  for (int64_t i = 0; i < count; ++i) {
+    for (int k = 0; k < kFactor; ++k) dst[i * kFactor + k] = src[i];
+  }
+}
+
+// The whole number of times that every input element shows up in a row, or 0 when it is not that simple.
+int64_t repeat_factor(const int64_t* columns, int64_t in, int64_t out) {
+  if (out % in != 0) return 0;
+  const int64_t factor = out / in;
+  for (int64_t i = 0; i < out; ++i) {
+    if (columns[i] != i / factor) return 0;
+  }
+  return factor;
+}
+
+struct NearestRow {
+  const int64_t* columns;
+  int64_t in, out, factor;
+
+  template <class T>
+  void run(const T* src, T* dst, T extrapolation) const {
+    switch (factor) {
+      case 1:
+        std::copy_n(src, out, dst);
+        return;
+      case 2:
+        repeat_elements<2>(src, in, dst);
+        return;
+      case 4:
+        repeat_elements<4>(src, in, dst);
+        return;
+      default:
+        break;
+    }
+    for (int64_t i = 0; i < out; ++i) dst[i] = columns[i] < 0 ? extrapolation : src[columns[i]];
+  }
+};
+
 template <class T>
 Status resize_nearest(RunContext& ctx, const ResizePlan& plan, T extrapolation) {
   const ConstTensorView& in = ctx.input(0);
@@ -209,10 +250,12 @@ Status resize_nearest(RunContext& ctx, const ResizePlan& plan, T extrapolation) 
   }
   const auto strides = row_major_strides(in.shape);
   const auto last = static_cast<size_t>(plan.rank - 1);
-  const int64_t row = out.shape.back();
   const auto* columns = tables[last].as<int64_t>();
+  const int64_t row = out.shape.back();
+  const NearestRow nearest{columns, in.shape.back(), row, repeat_factor(columns, in.shape.back(), row)};
   const int64_t grain = std::max<int64_t>(1, 16384 / row);
   ctx.pool().parallel_for(out.num_elements() / row, grain, [&](int64_t begin, int64_t end, int) {
+    int64_t previous = -1;  // offset of the input row that the output row before came from
     for (int64_t r = begin; r < end; ++r) {
       int64_t rest = r, offset = 0;
       bool outside = false;
@@ -223,9 +266,14 @@ Status resize_nearest(RunContext& ctx, const ResizePlan& plan, T extrapolation) 
         offset += from * strides[axis];
       }
       T* to = out.as<T>() + r * row;
-      for (int64_t i = 0; i < row; ++i) {
-        to[i] = outside || columns[i] < 0 ? extrapolation : in.as<T>()[offset + columns[i]];
+      if (outside) {
+        std::fill_n(to, row, extrapolation);
+      } else if (offset == previous) {
+        std::copy_n(to - row, row, to);
+      } else {
+        nearest.run(in.as<T>() + offset, to, extrapolation);
       }
+      previous = outside ? -1 : offset;
     }
   });
   return {};
@@ -239,103 +287,6 @@ Status run_nearest(RunContext& ctx, const ResizePlan& plan) {
   });
 }
 
-// --- linear, cubic: weighted sums along one axis after the other, in C (float or double)
-
-template <class C>
-struct AxisTable {
-  Tensor first, count, weights;  // s64 [out], s64 [out] (0: extrapolated), C [out, taps]
-  int64_t taps = 0;
-};
-
-template <class C>
-Result<AxisTable<C>> make_axis_table(const ResizeAxis& axis, const ResizeStyle& style) {
-  AxisTable<C> table;
-  table.taps = max_taps(axis, style);
-  const int64_t dims[] = {axis.out, table.taps};
-  SPRUN_ASSIGN(const Shape weights_shape, Shape::checked(dims));
-  SPRUN_ASSIGN(table.first, Tensor::allocate(DType::kS64, {axis.out}));
-  SPRUN_ASSIGN(table.count, Tensor::allocate(DType::kS64, {axis.out}));
-  SPRUN_ASSIGN(table.weights, Tensor::allocate(dtype_of<C>(), weights_shape));
-  SPRUN_ASSIGN(Tensor scratch, Tensor::allocate(DType::kF64, {table.taps}));
-  auto* precise = scratch.mutable_view().as<double>();
-  for (int64_t i = 0; i < axis.out; ++i) {
-    int64_t first = 0, count = 0;
-    if (!is_extrapolated(axis, style.coordinates, i)) count = tap_weights(axis, style, i, &first, precise);
-    table.first.mutable_view().template as<int64_t>()[i] = first;
-    table.count.mutable_view().template as<int64_t>()[i] = count;
-    C* weights = table.weights.mutable_view().template as<C>() + i * table.taps;
-    for (int64_t k = 0; k < count; ++k) weights[k] = static_cast<C>(precise[k]);
-  }
-  return table;
-}
-
-// src [outer, in, inner] -> dst [outer, out, inner].
-template <class C>
-struct AxisPass {
-  const AxisTable<C>& table;
-  const ResizeAxis& axis;
-  int64_t outer, inner;
-  C extrapolation;
-
-  void run(const C* src, C* dst, ThreadPool& pool) const {
-    const int64_t grain = std::max<int64_t>(1, 8192 / (inner * table.taps));
-    pool.parallel_for(outer * axis.out, grain, [&](int64_t begin, int64_t end, int) {
-      for (int64_t item = begin; item < end; ++item) {
-        const int64_t i = item % axis.out;
-        const int64_t count = table.count.template as<int64_t>()[i];
-        const C* weights = table.weights.template as<C>() + i * table.taps;
-        const C* from = src + (item / axis.out * axis.in + table.first.template as<int64_t>()[i]) * inner;
-        C* to = dst + item * inner;
-        if (inner == 1 && count > 0) {
-          C sum = 0;
-          for (int64_t k = 0; k < count; ++k) sum += weights[k] * from[k];
-          *to = sum;
-          continue;
-        }
-        std::fill_n(to, inner, count == 0 ? extrapolation : C(0));
-        for (int64_t k = 0; k < count; ++k) {
-          for (int64_t j = 0; j < inner; ++j) to[j] += weights[k] * from[k * inner + j];
-        }
-      }
-    });
-  }
-};
-
-template <class T, class C>
-Result<Tensor> to_compute(const ConstTensorView& in, ThreadPool& pool) {
-  SPRUN_ASSIGN(Tensor tensor, Tensor::allocate(dtype_of<C>(), in.shape));
-  C* out = tensor.mutable_view().as<C>();
-  pool.parallel_for(in.num_elements(), 16384, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) out[i] = static_cast<C>(load(in.as<T>()[i]));
-  });
-  return tensor;
-}
-
-template <class T>
-Status resize_smooth(RunContext& ctx, const ResizePlan& plan) {
-  constexpr bool kWide = std::is_same_v<T, double> || (std::is_integral_v<T> && sizeof(T) >= 4);
-  using C = std::conditional_t<kWide, double, float>;
-  SPRUN_ASSIGN(Tensor current, at_node(ctx, to_compute<T, C>(ctx.input(0), ctx.pool())));
-  for (int i = 0; i < plan.rank; ++i) {
-    const ResizeAxis& axis = plan.axes[static_cast<size_t>(i)];
-    if (axis.is_identity(plan.style.coordinates)) continue;
-    SPRUN_ASSIGN(const AxisTable<C> table, at_node(ctx, make_axis_table<C>(axis, plan.style)));
-    Shape shape = current.shape();
-    shape[i] = axis.out;
-    SPRUN_TRY(at_node(ctx, Shape::checked(shape.dims())).status());
-    SPRUN_ASSIGN(Tensor next, at_node(ctx, Tensor::allocate(dtype_of<C>(), shape)));
-    const AxisPass<C> pass{table, axis, shape.num_elements(0, i), shape.num_elements(i + 1, plan.rank),
-                           static_cast<C>(plan.style.extrapolation_value)};
-    pass.run(current.as<C>(), next.mutable_view().as<C>(), ctx.pool());
-    current = std::move(next);
-  }
-  const TensorView& out = ctx.output(0);
-  ctx.pool().parallel_for(out.num_elements(), 16384, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) out.as<T>()[i] = store_saturating<T>(current.as<C>()[i]);
-  });
-  return {};
-}
-
 Status run_resize(RunContext& ctx) {
   const ConstTensorView& in = ctx.input(0);
   SPRUN_ASSIGN(const ResizePlan plan, at_node(ctx, make_plan(ctx, in.shape, true)));
@@ -345,8 +296,7 @@ Status run_resize(RunContext& ctx) {
     return {};
   }
   if (plan.style.mode == ResizeMode::kNearest) return run_nearest(ctx, plan);
-  return dispatch_numeric(ctx, in.dtype,
-                          [&](auto tag) { return resize_smooth<typename decltype(tag)::type>(ctx, plan); });
+  return resize_smooth(ctx, std::span(plan.axes).first(static_cast<size_t>(plan.rank)), plan.style);
 }
 
 constexpr OpDef kOps[] = {

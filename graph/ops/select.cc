@@ -154,16 +154,31 @@ struct Before {
   }
 };
 
-// The first k of `size` candidates in order. A heap of k wins while k is small.
-template <class C>
-void sort_first(std::vector<Candidate<C>>& all, int64_t k, bool largest) {
-  const auto middle = all.begin() + k;
-  if (k * 16 < static_cast<int64_t>(all.size())) {
-    std::partial_sort(all.begin(), middle, all.end(), Before<C>{largest});
-  } else {
-    if (middle != all.end()) std::nth_element(all.begin(), middle, all.end(), Before<C>{largest});
-    std::sort(all.begin(), middle, Before<C>{largest});
+// Keeps the k candidates that come first out of a line of `size` elements, in order. `best` is scratch and result.
+template <class T, class C = ComputeType<T>>
+void find_first(const T* line, int64_t stride, int64_t size, int64_t k, bool largest, std::vector<Candidate<C>>& best) {
+  const Before<C> before{largest};
+  const auto at = [&](int64_t i) { return Candidate<C>{load(line[i * stride]), i}; };
+  best.clear();
+  if (k * 16 >= size) {
+    for (int64_t i = 0; i < size; ++i) best.push_back(at(i));
+    if (k < size) std::nth_element(best.begin(), best.begin() + k, best.end(), before);
+    best.resize(static_cast<size_t>(k));
+    std::sort(best.begin(), best.end(), before);
+    return;
   }
+  // A heap with the worst of the best on top. Most elements fail the first comparison; ties lose by their index.
+  for (int64_t i = 0; i < k; ++i) best.push_back(at(i));
+  std::make_heap(best.begin(), best.end(), before);
+  for (int64_t i = k; i < size; ++i) {
+    const C value = load(line[i * stride]), worst = best.front().value;
+    if (largest ? value <= worst : value >= worst) continue;
+    if (!before({value, i}, best.front())) continue;  // NaN fails no comparison
+    std::pop_heap(best.begin(), best.end(), before);
+    best.back() = {value, i};
+    std::push_heap(best.begin(), best.end(), before);
+  }
+  std::sort_heap(best.begin(), best.end(), before);
 }
 
 template <class T>
@@ -177,13 +192,13 @@ void top_k(RunContext& ctx, int axis, bool largest) {
   const int64_t k = (ctx.has_output(0) ? values : indices).shape[axis];
   if (k == 0) return;
   ctx.pool().parallel_for(lines, std::max<int64_t>(1, 4096 / size), [&](int64_t begin, int64_t end, int) {
-    std::vector<Candidate<C>> line(static_cast<size_t>(size));
+    std::vector<Candidate<C>> best;
+    best.reserve(static_cast<size_t>(k * 16 < size ? k : size));
     for (int64_t l = begin; l < end; ++l) {
       const int64_t first = l / inner * size * inner + l % inner, first_out = l / inner * k * inner + l % inner;
-      for (int64_t i = 0; i < size; ++i) line[static_cast<size_t>(i)] = {load(in.as<T>()[first + i * inner]), i};
-      sort_first(line, k, largest);
+      find_first(in.as<T>() + first, inner, size, k, largest, best);
       for (int64_t i = 0; i < k; ++i) {
-        const Candidate<C>& candidate = line[static_cast<size_t>(i)];
+        const Candidate<C>& candidate = best[static_cast<size_t>(i)];
         const int64_t to = first_out + i * inner;
         if (ctx.has_output(0)) values.as<T>()[to] = in.as<T>()[first + candidate.index * inner];
         if (ctx.has_output(1)) indices.as<int64_t>()[to] = candidate.index;
