@@ -19,18 +19,44 @@ struct Moments {
   double mean = 0, variance = 0;
 };
 
+// Sum of f(x[i]), in blocks: sixteen interleaved partial sums keep vector units busy, and blocks
+// short enough for float partial sums are added in double.
+template <class T, class F>
+double block_sum(const T* x, int64_t n, const F& f) {
+  using C = ComputeType<T>;
+  constexpr int64_t kLanes = 16;
+  constexpr int64_t kBlock = 4096;
+  double total = 0;
+  for (int64_t at = 0; at < n; at += kBlock) {
+    const int64_t count = std::min(kBlock, n - at);
+    C partial[kLanes] = {};
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) {
+      for (int64_t k = 0; k < kLanes; ++k) partial[k] += f(static_cast<C>(load(x[at + i + k])));
+    }
+    for (int64_t k = 0; i + k < count; ++k) partial[k] += f(static_cast<C>(load(x[at + i + k])));
+    for (C v : partial) total += static_cast<double>(v);
+  }
+  return total;
+}
+
+template <class T>
+double sum(const T* x, int64_t n) {
+  return block_sum(x, n, [](ComputeType<T> v) { return v; });
+}
+
+// Sum of (x - mean)^2.
+template <class T>
+double centred_squares(const T* x, int64_t n, double mean) {
+  const auto m = static_cast<ComputeType<T>>(mean);
+  return block_sum(x, n, [m](ComputeType<T> v) { return (v - m) * (v - m); });
+}
+
 // Mean and population variance of n elements, in two passes.
 template <class T>
 Moments moments(const T* x, int64_t n) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(load(x[i]));
-  const double mean = sum / static_cast<double>(n);
-  double square = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const double d = static_cast<double>(load(x[i])) - mean;
-    square += d * d;
-  }
-  return {mean, square / static_cast<double>(n)};
+  const double mean = sum(x, n) / static_cast<double>(n);
+  return {mean, centred_squares(x, n, mean) / static_cast<double>(n)};
 }
 
 // y = x * a + b over n elements.
@@ -135,17 +161,11 @@ template <class T>
 Moments feature_moments(const T* x, const Planes& p, int64_t feature) {
   const double count = static_cast<double>(p.batch) * static_cast<double>(p.inner);
   Moments m;
-  for (int pass = 0; pass < 2; ++pass) {
-    double total = 0;
-    for (int64_t b = 0; b < p.batch; ++b) {
-      const T* row = x + (b * p.features + feature) * p.inner;
-      for (int64_t i = 0; i < p.inner; ++i) {
-        const double v = static_cast<double>(load(row[i]));
-        total += pass == 0 ? v : (v - m.mean) * (v - m.mean);
-      }
-    }
-    (pass == 0 ? m.mean : m.variance) = total / count;
-  }
+  const auto row = [&](int64_t b) { return x + (b * p.features + feature) * p.inner; };
+  for (int64_t b = 0; b < p.batch; ++b) m.mean += sum(row(b), p.inner);
+  m.mean /= count;
+  for (int64_t b = 0; b < p.batch; ++b) m.variance += centred_squares(row(b), p.inner, m.mean);
+  m.variance /= count;
   return m;
 }
 
