@@ -1,10 +1,10 @@
 #include "tools/sprun/engine.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
 #include <set>
+#include <string>
 #include <utility>
 
 #include <fmt/format.h>
@@ -132,10 +132,13 @@ Result<double> timed_run(Session& session) {
   return ms_since(start);
 }
 
+// VmHWM, because getrusage() also counts what a large parent had before it started this program.
 int64_t peak_rss_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return std::strtoll(line.c_str() + 6, nullptr, 10) * 1024;
+  }
+  return 0;
 }
 
 Status limit_isa(const std::string& isa) {
