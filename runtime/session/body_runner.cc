@@ -40,7 +40,7 @@ Result<Executor*> Executor::BodyRunner::executor_for(std::string_view attr, std:
 
 Result<std::vector<Tensor>> Executor::BodyRunner::run(std::string_view attr, std::span<const ConstTensorView> inputs) {
   SPRUN_ASSIGN(Executor* executor, executor_for(attr, inputs));
-  SPRUN_TRY(executor->run(inputs, {}, {}, nullptr));
+  SPRUN_TRY(executor->run(inputs, {}, options_ ? *options_ : RunOptions{}, nullptr));
   std::vector<Tensor> outputs;
   for (size_t k = 0; k < executor->plan().graph().outputs().size(); ++k) {
     SPRUN_ASSIGN(Tensor output, executor->take_output(static_cast<int>(k)));

@@ -16,6 +16,9 @@ class Executor::BodyRunner : public graph::SubgraphRunner {
  public:
   BodyRunner(const graph::Node& node, const ExecutionEnv& env) : node_(node), env_(env) {}
 
+  // Stop token and deadline of the run that follows; must outlive it.
+  void set_options(const RunOptions* options) { options_ = options; }
+
   Result<std::vector<Tensor>> run(std::string_view attr, std::span<const ConstTensorView> inputs) override;
 
  private:
@@ -23,6 +26,7 @@ class Executor::BodyRunner : public graph::SubgraphRunner {
 
   const graph::Node& node_;
   ExecutionEnv env_;
+  const RunOptions* options_ = nullptr;
   std::map<std::string, std::unique_ptr<Executor>> executors_;
 };
 

@@ -136,6 +136,10 @@ Status Executor::run(std::span<const ConstTensorView> inputs, std::span<const Te
                      const RunOptions& options, std::vector<StepProfile>* profile) {
   SPRUN_TRY(bind_outputs(inputs, outputs));
   const bool may_stop = options.stop.stop_possible() || options.deadline.has_value();
+  if (may_stop) SPRUN_TRY(check_cancelled(options));  // a loop body may have no step of its own
+  for (const auto& body : bodies_) {
+    if (body) body->set_options(&options);
+  }
   if (profile) profile->resize(contexts_.size());
   const auto start = std::chrono::steady_clock::now();
   double last_us = 0;

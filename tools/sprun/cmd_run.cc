@@ -192,7 +192,7 @@ std::string run_text(const RunArgs& args, const Loaded& loaded, const Session& s
   text += fmt::format(
       "memory   peak {:.1f} MiB  weights {:.1f}  arena {:.1f}\n",
       static_cast<double>(peak_rss_bytes()) / kMib,
-      static_cast<double>(loaded.model->constant_bytes() + loaded.model->packed_bytes()) / kMib,
+      static_cast<double>(loaded.model->constant_bytes()) / kMib,
       static_cast<double>(session.arena_bytes()) / kMib);
   return text;
 }

@@ -100,6 +100,36 @@ TEST(Session, StopsAtDeadlineAndRunsAgain) {
   EXPECT_TRUE(session.run().ok());
 }
 
+// while (true) x = x + x: only the deadline ends it.
+TEST(Session, DeadlineEndsALoop) {
+  using graph::kNoValue;
+  auto body = std::make_shared<graph::Graph>();
+  body->add_input("iteration", DType::kS64, std::vector<graph::DimInfo>{});
+  const auto go_on = body->add_input("go_on", DType::kBool, std::vector<graph::DimInfo>{});
+  const auto x = body->add_input("x", DType::kF32, std::vector<graph::DimInfo>{{1, ""}});
+  const auto condition = body->add_node("", "Identity", 16, {go_on}, {"go_on_out"});
+  const auto sum = body->add_node("", "Add", 16, {x, x}, {"x_out"});
+  body->set_outputs({body->node(condition).outputs[0], body->node(sum).outputs[0]});
+  graph::Graph outer;
+  Tensor yes = Tensor::zeros(DType::kBool, Shape{}).value();
+  *yes.mutable_view().as<uint8_t>() = 1;
+  const auto start = outer.add_input("start", DType::kF32, std::vector<graph::DimInfo>{{1, ""}});
+  const auto cond = outer.add_constant("yes", std::move(yes));
+  const auto loop = outer.add_node("", "Loop", 16, {kNoValue, cond, start}, {"end"});
+  outer.node(loop).attrs.set("body", std::shared_ptr<const graph::Graph>(body));
+  outer.node(loop).attrs.set("num_carried", int64_t{1});
+  outer.node(loop).attrs.set("num_captures", int64_t{0});
+  outer.set_outputs({outer.node(loop).outputs[0]});
+  const auto path = (std::filesystem::temp_directory_path() / ("sprun_loop_" + std::to_string(getpid()) + ".onnx")).string();
+  graph::write_onnx(outer, path).value();
+  auto session = Session::create(Model::load(path).value(), {.num_threads = 1}).value();
+  std::filesystem::remove(path);
+  const float one = 1;
+  session.bind_input("start", {&one, DType::kF32, {1}}).value();
+  const auto status = session.run({.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(50)});
+  EXPECT_EQ(status.code(), Code::kCancelled) << status.message();
+}
+
 TEST(Session, NewShapesGiveTheSameRowsAsBefore) {
   const GeneratedModel file("bert-tiny");
   const auto model = Model::load(file.path()).value();
