@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 
 namespace sprun::kernels {
@@ -80,8 +81,9 @@ IsaSet cpu_isas() {
   if (has_bit(l7.ecx, 11)) set.insert(Isa::kAvx512Vnni);
   if (has_bit(l71.eax, 5)) set.insert(Isa::kAvx512Bf16);
   const bool tile = has_bit(l7.edx, 24);
-  if (tile && has_bit(l7.edx, 25)) set.insert(Isa::kAmxInt8);
-  if (tile && has_bit(l7.edx, 22)) set.insert(Isa::kAmxBf16);
+  // Their files use the dot products of AVX-512 too, which a hypervisor may hide.
+  if (tile && has_bit(l7.edx, 25) && set.contains(Isa::kAvx512Vnni)) set.insert(Isa::kAmxInt8);
+  if (tile && has_bit(l7.edx, 22) && set.contains(Isa::kAvx512Bf16)) set.insert(Isa::kAmxBf16);
   return set;
 }
 
@@ -115,6 +117,8 @@ const Detection& detection() {
   return d;
 }
 
+constinit std::atomic<IsaSet> pretended_isas{};
+
 std::string_view state_name(Isa isa) {
   if (isa == Isa::kAmxInt8 || isa == Isa::kAmxBf16) return "AMX tile";
   if (isa == Isa::kAvx2 || isa == Isa::kAvxVnni) return "AVX";
@@ -139,7 +143,11 @@ std::string isa_names(IsaSet set) {
 
 std::span<const std::string_view> isa_level_names() { return kLevelNames; }
 
-IsaSet detected_isas() { return detection().enabled; }
+IsaSet hardware_isas() { return detection().enabled; }
+
+IsaSet detected_isas() { return hardware_isas() | pretended_isas.load(); }
+
+void pretend_isas_for_testing(IsaSet pretended) { pretended_isas.store(pretended); }
 
 IsaSet available_isas() {
   const MaxIsaEnv env = max_isa_env();
@@ -164,8 +172,11 @@ MaxIsaEnv max_isa_env() {
 std::string unavailable_reason(Isa isa, IsaSet allowed) {
   if (allowed.contains(isa)) return "";
   const size_t index = static_cast<size_t>(isa);
-  if (!detection().cpu.contains(isa)) return "CPU has no " + std::string(kCpuFlags[index]);
-  if (!detection().enabled.contains(isa)) {
+  const bool pretended = pretended_isas.load().contains(isa);
+  if (!pretended && !detection().cpu.contains(isa)) {
+    return "CPU has no " + std::string(kCpuFlags[index]);
+  }
+  if (!pretended && !hardware_isas().contains(isa)) {
     return "OS does not save " + std::string(state_name(isa)) + " registers";
   }
   if (!available_isas().contains(isa)) return "SPRUN_MAX_ISA=" + max_isa_env().value;

@@ -31,6 +31,7 @@ class IsaSet {
   constexpr bool empty() const { return bits_ == 0; }
   constexpr bool operator==(const IsaSet&) const = default;
   friend constexpr IsaSet operator&(IsaSet a, IsaSet b) { return IsaSet(a.bits_ & b.bits_); }
+  friend constexpr IsaSet operator|(IsaSet a, IsaSet b) { return IsaSet(a.bits_ | b.bits_); }
 
  private:
   constexpr explicit IsaSet(uint32_t bits) : bits_(bits) {}
@@ -64,6 +65,11 @@ struct MaxIsaEnv {
   bool known = true;   // false: the value is no level name, and is ignored
 };
 MaxIsaEnv max_isa_env();
+
+// For tests alone: until the next call, detected_isas() also has the members of `pretended`, whose
+// instructions an emulator runs. An empty set ends it; hardware_isas() is never changed by it.
+void pretend_isas_for_testing(IsaSet pretended);
+IsaSet hardware_isas();
 
 // Why `isa` is not in `allowed`: "CPU has no avx512_bf16", "OS does not save AVX-512 registers",
 // "SPRUN_MAX_ISA=avx2" or "excluded by the requested ISA limit". Empty when it is in `allowed`.

@@ -14,7 +14,7 @@
 #include "kernels/isa.h"
 
 // SPRUN_IF_BUILT_<isa>(tokens): the tokens, or nothing where that ISA's files are not compiled
-// (preset "portable" defines SPRUN_NO_AVX512).
+// (preset "portable" defines SPRUN_NO_AVX512, builds with MemorySanitizer SPRUN_NO_AMX).
 #define SPRUN_IF_BUILT_kScalar(...) __VA_ARGS__
 #define SPRUN_IF_BUILT_kAvx2(...) __VA_ARGS__
 #define SPRUN_IF_BUILT_kAvxVnni(...) __VA_ARGS__
@@ -26,6 +26,13 @@
 #define SPRUN_IF_BUILT_kAvx512(...) __VA_ARGS__
 #define SPRUN_IF_BUILT_kAvx512Vnni(...) __VA_ARGS__
 #define SPRUN_IF_BUILT_kAvx512Bf16(...) __VA_ARGS__
+#endif
+#if defined(SPRUN_NO_AVX512) || defined(SPRUN_NO_AMX)
+#define SPRUN_IF_BUILT_kAmxInt8(...)
+#define SPRUN_IF_BUILT_kAmxBf16(...)
+#else
+#define SPRUN_IF_BUILT_kAmxInt8(...) __VA_ARGS__
+#define SPRUN_IF_BUILT_kAmxBf16(...) __VA_ARGS__
 #endif
 
 namespace sprun::kernels {
