@@ -2,6 +2,7 @@
 // with nr = 4. They are what every variant is tested against.
 #include <cmath>
 
+#include "kernels/gemm/epilogue_ref.h"
 #include "kernels/gemm/gemm_types.h"
 #include "kernels/simd/half.h"
 
@@ -14,30 +15,6 @@ constexpr int64_t kNr = 4;
 int64_t packed_index(int64_t n, int64_t k, int64_t total_k, int64_t step) {
   const int64_t steps = (total_k + step - 1) / step;
   return ((n / kNr * steps + k / step) * kNr + n % kNr) * step + k % step;
-}
-
-float activate(Activation activation, float v) {
-  switch (activation) {
-    case Activation::kNone: return v;
-    case Activation::kRelu: return v < 0.0F ? 0.0F : v;
-    case Activation::kGeluErf: return 0.5F * v * (1.0F + std::erf(v * 0.70710678118654752F));
-    case Activation::kGeluTanh: {
-      const float u = 0.7978845608028654F * (v + 0.044715F * v * v * v);
-      return 0.5F * v * (1.0F + std::tanh(u));
-    }
-    case Activation::kQuickGelu: return v / (1.0F + std::exp(-1.702F * v));
-    case Activation::kSilu: return v / (1.0F + std::exp(-v));
-    case Activation::kTanh: return std::tanh(v);
-    case Activation::kSigmoid: return 1.0F / (1.0F + std::exp(-v));
-  }
-  return v;
-}
-
-void finish(const Epilogue& e, int64_t m, int64_t n, float scaled_sum, float* y) {
-  float v = scaled_sum + (e.bias == nullptr ? 0.0F : e.bias[n]);
-  v = activate(e.activation, v);
-  if (e.residual != nullptr) v += e.residual[m * e.ld_residual + n];
-  *y = v;
 }
 
 template <class Fn>
@@ -55,7 +32,7 @@ void run_f32(const GemmF32Args& a, const TileRange& t, void*) {
              static_cast<double>(a.w[packed_index(n, k, a.k, 1)]);
     }
     const float scaled = a.epilogue.alpha * static_cast<float>(sum);
-    finish(a.epilogue, m, n, scaled, a.y + m * a.ldy + n);
+    finish_ref(a.epilogue, m, n, scaled, a.y + m * a.ldy + n);
   });
 }
 
@@ -76,7 +53,7 @@ void run_bf16(const GemmBf16Args& a, const TileRange& t, void*) {
              static_cast<double>(simd::bf16_to_f32(a.w[packed_index(n, k, a.k, 2)]));
     }
     const float scaled = a.epilogue.alpha * static_cast<float>(sum);
-    finish(a.epilogue, m, n, scaled, a.y + m * a.ldy + n);
+    finish_ref(a.epilogue, m, n, scaled, a.y + m * a.ldy + n);
   });
 }
 
@@ -108,12 +85,7 @@ void run_u8s8(const GemmU8S8Args& a, const TileRange& t, void*) {
     for (int64_t k = 0; k < a.k; ++k) {
       sum += (a.x[m * a.ldx + k] - zx) * (a.w[packed_index(n, k, a.k, 4)] - zw);
     }
-    if (a.y_s32 != nullptr) {
-      a.y_s32[m * a.ldy + n] = sum;
-      return;
-    }
-    const float scale = a.x_scale[m * a.x_scale_stride] * a.w_scale[n * a.w_scale_stride];
-    finish(a.epilogue, m, n, static_cast<float>(sum) * scale, a.y + m * a.ldy + n);
+    finish_u8s8_ref(a, m, n, sum);
   });
 }
 

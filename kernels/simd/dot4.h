@@ -4,6 +4,11 @@
 // VNNI does it in one instruction. Elsewhere bytes are split into even and odd 16-bit lanes and
 // multiplied by pmaddwd, which cannot overflow: 2 * 255 * 128 < 2^31. (vpmaddubsw would be faster
 // and is not used, because its 16-bit sum saturates.)
+//
+// Outputs as lanes: acc = add(acc, broadcast(x quad), load(weights)). Tokens as lanes:
+// accumulate(acc, split_u8(x vector), broadcast_s8(weight quad)); it keeps acc in its register
+// (g++ 12 copies every accumulator around the VNNI intrinsic in loops over arrays of them, which
+// halves the speed).
 #pragma once
 
 #include "kernels/simd/vec.h"
@@ -39,6 +44,14 @@ struct Dot4<Sse2> {
     const __m128i odd = _mm_madd_epi16(a.odd, b.odd);
     return {_mm_add_epi32(acc.v, _mm_add_epi32(even, odd))};
   }
+  SPRUN_INLINE static A split_u8(__m128i q) {
+    return {_mm_and_si128(q, _mm_set1_epi16(0xff)), _mm_srli_epi16(q, 8)};
+  }
+  SPRUN_INLINE static B broadcast_s8(int32_t quad) {
+    const __m128i q = _mm_set1_epi32(quad);
+    return {_mm_srai_epi16(_mm_slli_epi16(q, 8), 8), _mm_srai_epi16(q, 8)};
+  }
+  SPRUN_INLINE static void accumulate(Acc& acc, A a, B b) { acc = add(acc, a, b); }
 };
 
 #if defined(__AVX2__)
@@ -62,6 +75,14 @@ struct Dot4<Avx2> {
     const __m256i odd = _mm256_madd_epi16(a.odd, b.odd);
     return {_mm256_add_epi32(acc.v, _mm256_add_epi32(even, odd))};
   }
+  SPRUN_INLINE static A split_u8(__m256i q) {
+    return {_mm256_and_si256(q, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(q, 8)};
+  }
+  SPRUN_INLINE static B broadcast_s8(int32_t quad) {
+    const __m256i q = _mm256_set1_epi32(quad);
+    return {_mm256_srai_epi16(_mm256_slli_epi16(q, 8), 8), _mm256_srai_epi16(q, 8)};
+  }
+  SPRUN_INLINE static void accumulate(Acc& acc, A a, B b) { acc = add(acc, a, b); }
 };
 #endif
 
@@ -77,6 +98,11 @@ struct Dot4<AvxVnni> {
   }
   SPRUN_INLINE static Acc add(Acc acc, A a, B b) {
     return {_mm256_dpbusd_avx_epi32(acc.v, a, b)};
+  }
+  SPRUN_INLINE static A split_u8(__m256i q) { return q; }
+  SPRUN_INLINE static B broadcast_s8(int32_t quad) { return _mm256_set1_epi32(quad); }
+  SPRUN_INLINE static void accumulate(Acc& acc, A a, B b) {
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc.v) : "x"(a), "x"(b));
   }
 };
 #endif
@@ -102,6 +128,14 @@ struct Dot4<Avx512> {
     const __m512i odd = _mm512_madd_epi16(a.odd, b.odd);
     return {_mm512_add_epi32(acc.v, _mm512_add_epi32(even, odd))};
   }
+  SPRUN_INLINE static A split_u8(__m512i q) {
+    return {_mm512_and_si512(q, _mm512_set1_epi16(0xff)), _mm512_srli_epi16(q, 8)};
+  }
+  SPRUN_INLINE static B broadcast_s8(int32_t quad) {
+    const __m512i q = _mm512_set1_epi32(quad);
+    return {_mm512_srai_epi16(_mm512_slli_epi16(q, 8), 8), _mm512_srai_epi16(q, 8)};
+  }
+  SPRUN_INLINE static void accumulate(Acc& acc, A a, B b) { acc = add(acc, a, b); }
 };
 #endif
 
@@ -115,6 +149,11 @@ struct Dot4<Avx512Vnni> {
   SPRUN_INLINE static B load(const int8_t* p) { return _mm512_loadu_si512(p); }
   SPRUN_INLINE static Acc add(Acc acc, A a, B b) {
     return {_mm512_dpbusd_epi32(acc.v, a, b)};
+  }
+  SPRUN_INLINE static A split_u8(__m512i q) { return q; }
+  SPRUN_INLINE static B broadcast_s8(int32_t quad) { return _mm512_set1_epi32(quad); }
+  SPRUN_INLINE static void accumulate(Acc& acc, A a, B b) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(acc.v) : "v"(a), "v"(b));
   }
 };
 #endif

@@ -1,0 +1,16 @@
+// The packed layouts of the block patterns: one fact for kernels, references and packers.
+#pragma once
+
+#include "kernels/bsr_spmm/bsr_spmm_types.h"
+
+namespace sprun::kernels {
+
+// u8 x s8. 1x4 loads a line of X for one multiplication, so X has to come from the nearest cache:
+// 384 inputs of 64 tokens are 24 KiB. The other patterns reuse a line for four or more outputs.
+inline constexpr BsrLayout kBsr4x1U8S8 = {kBlock4x1, 16, 4, 64, XLayout::kColumnSlabs, 0};
+inline constexpr BsrLayout kBsr4x4U8S8 = {kBlock4x4, 16, 1, 64, XLayout::kGroupSlabs, 0};
+inline constexpr BsrLayout kBsr16x4U8S8 = {kBlock16x4, 16, 1, 32, XLayout::kGroupSlabs, 0};
+inline constexpr BsrLayout kBsr16x4RowsU8S8 = {kBlock16x4, 16, 1, 16, XLayout::kRowMajor, 0};
+inline constexpr BsrLayout kBsr1x4U8S8 = {kBlock1x4, 64, 1, 64, XLayout::kGroupSlabs, 384};
+
+}  // namespace sprun::kernels

@@ -1,0 +1,91 @@
+// Argument structs and kernel tables of the block-sparse products. Plain data: ISA files include it.
+//
+//   Y[m, n] = act(..sum over stored blocks of W X..) with the epilogues of gemm_types.h
+//
+// W[N, K] is stored by units of `unit_rows` outputs. A unit is a list of runs; a run is the stored
+// blocks of one block row inside one K block, cut into groups; a group is `group_blocks` blocks, kept
+// as their columns and values. Runs of a unit are ordered by K block, inside
+// it by length, so that loops over neighbouring runs are as long as each other.
+// Lanes of most kernels are tokens: X is first copied into slabs of `slab_tokens` rows, in the order
+// that the pattern needs (XLayout). Sizes are in elements unless a name says bytes.
+// Numeric: u8s8 exact int32 for K <= 65 793; f32 and bf16 sum the stored products in an order of
+// their own. A zero that is not stored is skipped also where X is inf or NaN.
+// Errors: none; preconditions are the caller's. Threads: a kernel call runs on the calling thread.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/bsr/block_shape.h"
+#include "kernels/gemm/gemm_types.h"
+
+namespace sprun::kernels {
+
+enum class XLayout : uint8_t {
+  kRowMajor,     // X as it is: [M, ldx]
+  kColumnSlabs,  // [slab][K][64]: byte 16 L + 4 v + e of an input belongs to token 16 v + 4 L + e
+  kGroupSlabs,   // [slab][ceil(K / g)][slab_tokens][g]; g inputs fill 4 bytes: 4 u8, 2 bf16, 1 f32
+};
+
+// How a kernel wants its weights and activations.
+struct BsrLayout {
+  BlockShape block;
+  int16_t unit_rows;     // outputs of a unit, a multiple of 16 and of block.rows
+  int16_t group_blocks;  // blocks of a group; the last one is filled with zeros
+  int16_t slab_tokens;
+  XLayout x_layout;
+  int32_t k_block;  // inputs of a K block, a multiple of block.cols; 0 = all of K
+  bool operator==(const BsrLayout&) const = default;
+};
+
+// Elements of one slab: K is filled up to whole block columns.
+constexpr int64_t x_slab_elements(const BsrLayout& layout, int64_t k) {
+  const int64_t step = layout.block.cols;
+  return (k + step - 1) / step * step * layout.slab_tokens;
+}
+constexpr int64_t num_slabs(const BsrLayout& layout, int64_t m) {
+  return (m + layout.slab_tokens - 1) / layout.slab_tokens;
+}
+
+struct BsrRun {
+  uint16_t row;     // first output, counted from the start of the unit
+  uint16_t groups;  // may be 0
+};
+
+struct BsrUnit {
+  int32_t first_run, first_group;
+};
+
+// Packed weights; the arrays lie in one block of memory. Values of a group are
+// [block.rows][group_blocks * block.cols], so the four inputs of a u8s8 group are one dword.
+struct BsrWeights {
+  const BsrUnit* units = nullptr;  // [num_units + 1]
+  const BsrRun* runs = nullptr;
+  const uint16_t* cols = nullptr;  // [groups, group_blocks] block columns, ascending in a run
+  const void* values = nullptr;
+  int64_t num_units = 0;
+};
+
+// Part of a product for one worker.
+struct BsrRange {
+  int64_t slab_begin, slab_end;
+  int64_t unit_begin, unit_end;
+};
+
+// gemm.w is not used; w_sum is [num_units * unit_rows]. gemm.x is used by kRowMajor kernels, else
+// `slabs`. gemm.w_zero_point must be null: the packer subtracts weight zero points.
+struct BsrU8S8Args {
+  GemmU8S8Args gemm;
+  BsrWeights w;
+  const uint8_t* slabs = nullptr;
+};
+
+struct BsrU8S8Kernel {
+  BsrLayout layout;
+  int64_t min_m;          // rows from which the kernel is worth taking before the next in the list
+  int64_t scratch_bytes;  // per worker, 64-byte aligned; independent of the problem
+  void (*run)(const BsrU8S8Args& args, const BsrRange& range, void* scratch);
+  // Copies rows of X [m, k] into slab `slab` at `out` (slab_bytes() bytes); null for kRowMajor.
+  void (*pack_x)(const uint8_t* x, int64_t ldx, int64_t m, int64_t k, int64_t slab, uint8_t* out);
+};
+
+}  // namespace sprun::kernels
