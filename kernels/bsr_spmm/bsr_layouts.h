@@ -11,6 +11,8 @@ inline constexpr BsrLayout kBsr4x1U8S8 = {kBlock4x1, 16, 4, 64, XLayout::kColumn
 inline constexpr BsrLayout kBsr4x4U8S8 = {kBlock4x4, 16, 1, 64, XLayout::kGroupSlabs, 0};
 inline constexpr BsrLayout kBsr16x4U8S8 = {kBlock16x4, 16, 1, 32, XLayout::kGroupSlabs, 0};
 inline constexpr BsrLayout kBsr16x4RowsU8S8 = {kBlock16x4, 16, 1, 16, XLayout::kRowMajor, 0};
+// AMX: two strips of outputs, two times 16 tokens; 16 blocks are the rows of one weight tile.
+inline constexpr BsrLayout kBsr16x4AmxU8S8 = {kBlock16x4, 32, 1, 32, XLayout::kGroupSlabs, 0, 16};
 inline constexpr BsrLayout kBsr1x4U8S8 = {kBlock1x4, 64, 1, 64, XLayout::kGroupSlabs, 384};
 
 }  // namespace sprun::kernels

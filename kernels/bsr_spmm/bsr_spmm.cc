@@ -5,6 +5,7 @@
 namespace sprun::kernels {
 
 #define SPRUN_BSR_U8S8(isa, symbol, numeric) SPRUN_IF_BUILT_##isa(extern const BsrU8S8Kernel symbol;)
+#define SPRUN_BSR_U8S8_TEST SPRUN_BSR_U8S8
 #include "kernels/bsr_spmm/bsr_spmm.def"
 
 namespace {
@@ -17,9 +18,15 @@ constinit const KernelInfo<BsrU8S8Kernel> kU8S8[] = {
 #include "kernels/bsr_spmm/bsr_spmm.def"
 };
 
+constinit const KernelInfo<BsrU8S8Kernel> kU8S8Test[] = {
+#define SPRUN_BSR_U8S8_TEST SPRUN_KERNEL_ENTRY
+#include "kernels/bsr_spmm/bsr_spmm.def"
+};
+
 }  // namespace
 
 std::span<const KernelInfo<BsrU8S8Kernel>> bsr_u8s8_kernels() { return kU8S8; }
+std::span<const KernelInfo<BsrU8S8Kernel>> bsr_u8s8_test_kernels() { return kU8S8Test; }
 
 BsrParts bsr_parts(const BsrWeights& w, int64_t slabs, int workers) {
   // Parts per worker: enough that a late worker costs little, few enough that a part is worth a task.

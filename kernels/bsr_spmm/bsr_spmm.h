@@ -23,6 +23,8 @@
 namespace sprun::kernels {
 
 std::span<const KernelInfo<BsrU8S8Kernel>> bsr_u8s8_kernels();
+// Kernels that only tests run: AMX tiles emulated in plain C++.
+std::span<const KernelInfo<BsrU8S8Kernel>> bsr_u8s8_test_kernels();
 
 // First entry for the pattern that may run here and is worth taking for m rows; null when the list
 // has no entry for the pattern. Better entries passed over are appended to `why_not`, if given.

@@ -34,6 +34,8 @@ struct BsrLayout {
   int16_t slab_tokens;
   XLayout x_layout;
   int32_t k_block;  // inputs of a K block, a multiple of block.cols; 0 = all of K
+  // Over 1, with groups of one block: values of so many blocks of a run form a tile, see BsrWeights.
+  int16_t tile_blocks = 1;
   bool operator==(const BsrLayout&) const = default;
 };
 
@@ -56,7 +58,8 @@ struct BsrUnit {
 };
 
 // Packed weights; the arrays lie in one block of memory. Values of a group are
-// [block.rows][group_blocks * block.cols], so the four inputs of a u8s8 group are one dword.
+// [block.rows][group_blocks * block.cols], so the four inputs of a u8s8 group are one dword. Values
+// of a tile are [block.rows][blocks of the tile * block.cols]; the last tile of a run may be narrower.
 struct BsrWeights {
   const BsrUnit* units = nullptr;  // [num_units + 1]
   const BsrRun* runs = nullptr;

@@ -51,6 +51,20 @@ void for_each_unit(const BsrLayout& layout, const NonZeros& bits, const Fn& fn) 
   }
 }
 
+// Where the values of block `i` of a run of `blocks` are: element (0, 0), counted from the start of
+// the run, and the distance of its rows.
+struct BlockPlace {
+  int64_t at, row_stride;
+};
+
+BlockPlace block_place(const BsrLayout& layout, int64_t i, int64_t blocks) {
+  const int64_t cols = layout.block.cols;
+  const int64_t together = layout.tile_blocks > 1 ? layout.tile_blocks : layout.group_blocks;
+  const int64_t first = i / together * together;
+  const int64_t width = layout.tile_blocks > 1 ? std::min(together, blocks - first) : together;
+  return {first * layout.block.size() + (i - first) * cols, width * cols};
+}
+
 int64_t groups_of(const BsrLayout& layout, const Run& run) {
   const auto blocks = static_cast<int64_t>(run.cols.size());
   return (blocks + layout.group_blocks - 1) / layout.group_blocks;
@@ -94,13 +108,12 @@ BsrWeights bsr_pack(const BsrLayout& layout, const NonZeros& bits, const BsrSize
   auto* runs_out = reinterpret_cast<BsrRun*>(base + size.runs_at());
   auto* cols_out = reinterpret_cast<uint16_t*>(base + size.cols_at());
   int32_t next_run = 0, next_group = 0;
-  const int64_t wide = int64_t{layout.group_blocks} * layout.block.cols;  // inputs of a group
-  const auto write_block = [&](int64_t group, int64_t i, int64_t n0, int64_t col) {
+  const auto write_block = [&](int64_t at, int64_t row_stride, int64_t n0, int64_t col) {
     for (int64_t r = 0; r < layout.block.rows; ++r) {
       for (int64_t c = 0; c < layout.block.cols; ++c) {
         const int64_t n = n0 + r, k = col * layout.block.cols + c;
         if (n >= bits.n() || k >= bits.k()) continue;
-        place(group * size.group_values + r * wide + i * layout.block.cols + c, n, k);
+        place(at + r * row_stride + c, n, k);
       }
     }
   };
@@ -110,14 +123,15 @@ BsrWeights bsr_pack(const BsrLayout& layout, const NonZeros& bits, const BsrSize
       const int64_t groups = groups_of(layout, run);
       runs_out[next_run++] = {static_cast<uint16_t>(run.row), static_cast<uint16_t>(groups)};
       for (int64_t i = 0; i < groups * layout.group_blocks; ++i) {
-        const bool stored = i < static_cast<int64_t>(run.cols.size());
+        const auto blocks = static_cast<int64_t>(run.cols.size());
+        const bool stored = i < blocks;
         // Padding repeats the last column: it is in cache, and its weights are 0.
         const int32_t col = stored ? run.cols[static_cast<size_t>(i)] : run.cols.back();
-        const int64_t group = next_group + i / layout.group_blocks;
-        cols_out[group * layout.group_blocks + i % layout.group_blocks] = static_cast<uint16_t>(col);
-        if (stored) {
-          write_block(group, i % layout.group_blocks, u * layout.unit_rows + run.row, col);
-        }
+        cols_out[int64_t{next_group} * layout.group_blocks + i] = static_cast<uint16_t>(col);
+        if (!stored) continue;
+        const BlockPlace in_run = block_place(layout, i, blocks);
+        write_block(next_group * size.group_values + in_run.at, in_run.row_stride,
+                    u * layout.unit_rows + run.row, col);
       }
       next_group += static_cast<int32_t>(groups);
     }
