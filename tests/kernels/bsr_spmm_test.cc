@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/gemm/epilogue_ref.h"
+#include "tests/support/amx_sigill.h"
 
 namespace sprun::kernels {
 namespace {
@@ -186,6 +187,8 @@ class U8S8Problem {
 
 class BsrU8S8Test : public testing::TestWithParam<size_t> {
  protected:
+  const tests::AmxEmulator amx_;  // kernels for AMX run on every CPU with AVX-512 VNNI
+
   const KernelInfo<BsrU8S8Kernel>& info() const { return bsr_u8s8_kernels()[GetParam()]; }
   void SetUp() override {
     if (!available_isas().contains(info().isa)) {
