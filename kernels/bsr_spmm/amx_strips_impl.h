@@ -1,11 +1,11 @@
 // Block-sparse products on AMX tiles, the part that u8 x s8 and bf16 share.
 //
 // A unit is two strips of 16 outputs, a slab is two times 16 tokens: four C tiles of 16 outputs x
-// 16 tokens. Up to 16 stored blocks, 4 bytes of inputs each, are one step. Their values are the A
-// tile as they lie. The B tile takes one 64-byte line of the slab per block; no tile load gathers,
-// so the lines are copied to a buffer first, one step ahead of the products. No copy is needed when
-// the 16 columns follow one another, and one copy serves both strips when their columns are the
-// same.
+// 16 tokens. One step takes 16 lines of the slab, 64 bytes for 16 tokens each: 16 stored blocks of
+// four u8 inputs or 8 of four bf16 inputs. Their values are the A tile as they lie. The lines are
+// the B tile; no tile load gathers, so they are copied to a buffer first, one step ahead of the
+// products. No copy is needed when the columns of a step follow one another, and one copy serves
+// both strips when their columns are the same.
 #pragma once
 
 #include "kernels/amx/tile.h"
@@ -14,10 +14,10 @@
 
 namespace sprun::kernels::bsr {
 
-inline constexpr int64_t kAmxLanes = 16;  // outputs of a strip, tokens of a tile, blocks of a step
+inline constexpr int64_t kAmxLanes = 16;  // outputs of a strip, tokens of a tile, lines of a step
 inline constexpr int64_t kAmxSlab = 2 * kAmxLanes;              // tokens
 inline constexpr int64_t kAmxUnit = 2 * kAmxLanes;              // outputs
-inline constexpr int64_t kAmxLine = 4 * kAmxSlab;               // bytes of a block column of a slab
+inline constexpr int64_t kAmxLine = 4 * kAmxSlab;               // bytes of a line with both tiles
 inline constexpr int64_t kAmxTile = kAmxLanes * 4 * kAmxLanes;  // bytes
 inline constexpr int64_t kAmxGathered = kAmxLanes * kAmxLine;   // bytes of the lines of a step
 // Gathered lines of two strips and two steps, and one weight tile of each strip.
@@ -31,45 +31,50 @@ constexpr amx::TileConfig amx_config() {
   return config;
 }
 
-// One strip: its stored blocks and where its sums are.
+// One strip: its stored blocks, kLines lines each, and where its sums are.
+template <int kLines>
 struct AmxStrip {
+  static constexpr int64_t kStep = kAmxLanes / kLines;  // blocks of a step
   const uint16_t* cols;
   const uint8_t* values;
   int64_t blocks;
   void* sums;           // [16][kAmxSlab] of 4 bytes
-  const uint8_t* tail;  // A of the last step if it has fewer than 16 blocks, filled with zeros
+  const uint8_t* tail;  // A of the last step if it has fewer than kStep blocks, filled with zeros
 
-  SPRUN_INLINE int64_t steps() const { return (blocks + kAmxLanes - 1) / kAmxLanes; }
+  SPRUN_INLINE int64_t steps() const { return (blocks + kStep - 1) / kStep; }
   SPRUN_INLINE int64_t blocks_of(int64_t step) const {
-    const int64_t left = blocks - step * kAmxLanes;
-    return left < kAmxLanes ? left : kAmxLanes;
+    const int64_t left = blocks - step * kStep;
+    return left < kStep ? left : kStep;
   }
   SPRUN_INLINE const uint8_t* a_tile(int64_t step) const {
-    return (step + 1) * kAmxLanes <= blocks ? values + step * kAmxTile : tail;
+    return (step + 1) * kStep <= blocks ? values + step * kAmxTile : tail;
   }
 };
 
 // Writes the last, narrower weight tile of a strip to `out` as a whole tile.
-template <class Arch>
-SPRUN_INLINE void widen_tail(AmxStrip& strip, uint8_t* out) {
+template <class Arch, int kLines>
+SPRUN_INLINE void widen_tail(AmxStrip<kLines>& strip, uint8_t* out) {
   using V = simd::F32<simd::VecArch<Arch>>;
-  const int64_t blocks = strip.blocks % kAmxLanes;
-  if (blocks == 0) return;
-  const float* in =
-      reinterpret_cast<const float*>(strip.values + strip.blocks / kAmxLanes * kAmxTile);
+  constexpr int64_t kStep = AmxStrip<kLines>::kStep;
+  const int64_t width = strip.blocks % kStep * kLines;  // dwords of a row
+  if (width == 0) return;
+  const float* in = reinterpret_cast<const float*>(strip.values + strip.blocks / kStep * kAmxTile);
   float* row = reinterpret_cast<float*>(out);
   strip.tail = out;
-  for (int64_t r = 0; r < kAmxLanes; ++r, in += blocks, row += kAmxLanes) {
+  for (int64_t r = 0; r < kAmxLanes; ++r, in += width, row += kAmxLanes) {
     for (int64_t c = 0; c < kAmxLanes; c += V::kLanes) {
-      const int64_t left = blocks - c < 0 ? 0 : blocks - c;
-      V::load_partial(in + (blocks - left), left < V::kLanes ? left : V::kLanes).store(row + c);
+      const int64_t left = width < c ? 0 : width - c;
+      V::load_partial(in + (width - left), left < V::kLanes ? left : V::kLanes).store(row + c);
     }
   }
 }
 
-// Tile: TileBackend. Dot: dot<kC, kA, kB>(tile). kTokens: 1 or 2 times 16 tokens of the slab.
+// Tile: TileBackend. Dot: dot<kC, kA, kB>(tile) and kLines. kTokens: 1 or 2 times 16 tokens.
 template <class Tile, class Dot, int kTokens>
 struct AmxStrips {
+  static constexpr int64_t kLines = Dot::kLines;
+  using Strip = AmxStrip<Dot::kLines>;
+
   // Where the B tile of the first 16 tokens begins; the second lies 64 bytes further on.
   struct Lines {
     const uint8_t* at[2];  // per strip; equal when one serves both
@@ -89,33 +94,41 @@ struct AmxStrips {
     return difference == 0;
   }
 
+  SPRUN_INLINE static void copy_block(const uint8_t* lines, uint8_t* to) {
+    if constexpr (kTokens == 2) {
+      __builtin_memcpy(to, lines, kLines * kAmxLine);
+      return;
+    }
+#pragma GCC unroll 2
+    for (int64_t i = 0; i < kLines; ++i)
+      __builtin_memcpy(to + i * kAmxLine, lines + i * kAmxLine, 64);
+  }
+
   // The lines of one step: in the slab when they follow one another, else copied to `buffer`. Lines
-  // past `count` become 0: their weights are 0, but what lies there may be no number.
+  // past those of `count` blocks become 0: their weights are 0, but what lies there may be no
+  // number.
   SPRUN_INLINE static const uint8_t* gather(const uint16_t* cols, int64_t count,
                                             const uint8_t* slab, uint8_t* buffer) {
-    constexpr int64_t kBytes = 64 * kTokens;
-    if (count == kAmxLanes) {
-      if (cols[kAmxLanes - 1] - cols[0] == kAmxLanes - 1) return slab + cols[0] * kAmxLine;
+    constexpr int64_t kStep = Strip::kStep;
+    constexpr int64_t kBlock = kLines * kAmxLine;
+    if (count == kStep) {
+      if (cols[kStep - 1] - cols[0] == kStep - 1) return slab + cols[0] * kBlock;
 #pragma GCC unroll 16
-      for (int64_t i = 0; i < kAmxLanes; ++i) {
-        __builtin_memcpy(buffer + i * kAmxLine, slab + cols[i] * kAmxLine, kBytes);
-      }
+      for (int64_t i = 0; i < kStep; ++i) copy_block(slab + cols[i] * kBlock, buffer + i * kBlock);
       return buffer;
     }
-    for (int64_t i = 0; i < count; ++i) {
-      __builtin_memcpy(buffer + i * kAmxLine, slab + cols[i] * kAmxLine, kBytes);
-    }
-    for (int64_t i = count; i < kAmxLanes; ++i) {
-      __builtin_memset(buffer + i * kAmxLine, 0, kBytes);
+    for (int64_t i = 0; i < count; ++i) copy_block(slab + cols[i] * kBlock, buffer + i * kBlock);
+    for (int64_t i = count * kLines; i < kAmxLanes; ++i) {
+      __builtin_memset(buffer + i * kAmxLine, 0, 64 * kTokens);
     }
     return buffer;
   }
 
   // buffers: two of kAmxGathered bytes. The first strip has at least as many steps as the second.
-  SPRUN_INLINE static Lines gather_both(const AmxStrip (&strips)[2], int64_t step,
-                                        const uint8_t* slab, uint8_t* buffers) {
-    const uint16_t* first = strips[0].cols + step * kAmxLanes;
-    const uint16_t* second = strips[1].cols + step * kAmxLanes;
+  SPRUN_INLINE static Lines gather_both(const Strip (&strips)[2], int64_t step, const uint8_t* slab,
+                                        uint8_t* buffers) {
+    const uint16_t* first = strips[0].cols + step * Strip::kStep;
+    const uint16_t* second = strips[1].cols + step * Strip::kStep;
     const int64_t count = strips[0].blocks_of(step);
     Lines lines;
     lines.at[0] = gather(first, count, slab, buffers);
@@ -128,7 +141,7 @@ struct AmxStrips {
     return lines;
   }
 
-  SPRUN_INLINE static void multiply(Tile& tile, const AmxStrip (&strips)[2], int64_t step,
+  SPRUN_INLINE static void multiply(Tile& tile, const Strip (&strips)[2], int64_t step,
                                     const Lines& lines) {
     tile.template load<4>(strips[0].a_tile(step), 64);
     tile.template load<6>(lines.at[0], kAmxLine);
@@ -149,14 +162,14 @@ struct AmxStrips {
   }
 
   template <int kC>
-  SPRUN_INLINE static void load_sums(Tile& tile, const AmxStrip& strip) {
+  SPRUN_INLINE static void load_sums(Tile& tile, const Strip& strip) {
     const char* sums = static_cast<const char*>(strip.sums);
     tile.template load<kC>(sums, kAmxLine);
     if constexpr (kTokens == 2) tile.template load<kC + 1>(sums + 64, kAmxLine);
   }
 
   template <int kC>
-  SPRUN_INLINE static void store_sums(Tile& tile, const AmxStrip& strip) {
+  SPRUN_INLINE static void store_sums(Tile& tile, const Strip& strip) {
     char* sums = static_cast<char*>(strip.sums);
     tile.template store<kC>(sums, kAmxLine);
     if constexpr (kTokens == 2) tile.template store<kC + 1>(sums + 64, kAmxLine);
@@ -164,7 +177,7 @@ struct AmxStrips {
 
   // Adds both strips' products with one slab to their sums. buffers: 4 * kAmxGathered bytes,
   // 64-byte aligned.
-  static void run(Tile& tile, const AmxStrip (&strips)[2], const uint8_t* slab, uint8_t* buffers) {
+  static void run(Tile& tile, const Strip (&strips)[2], const uint8_t* slab, uint8_t* buffers) {
     const int64_t steps = strips[0].steps();
     if (steps == 0) return;
     load_sums<0>(tile, strips[0]);
@@ -188,17 +201,16 @@ struct AmxStrips {
 template <class Arch, class Dot, class Tile>
 void amx_add_unit(Tile& tile, const BsrWeights& w, int64_t u, const uint8_t* slab, int64_t tokens,
                   void* sums, uint8_t* buffers) {
+  constexpr int64_t kBlockBytes = 4 * kAmxLanes * Dot::kLines;
   const BsrUnit& unit = w.units[u];
-  const uint8_t* values =
-      static_cast<const uint8_t*>(w.values) + int64_t{unit.first_group} * 4 * kAmxLanes;
-  AmxStrip strips[2];
-  int64_t first = 0;
+  int64_t block = unit.first_group;
+  AmxStrip<Dot::kLines> strips[2];
   for (int i = 0; i < 2; ++i) {
     const BsrRun& run = w.runs[unit.first_run + i];
-    strips[i] = {w.cols + unit.first_group + first, values + first * 4 * kAmxLanes, run.groups,
-                 static_cast<char*>(sums) + run.row * kAmxLine, nullptr};
+    strips[i] = {w.cols + block, static_cast<const uint8_t*>(w.values) + block * kBlockBytes,
+                 run.groups, static_cast<char*>(sums) + run.row * kAmxLine, nullptr};
     widen_tail<Arch>(strips[i], buffers + 4 * kAmxGathered + i * kAmxTile);
-    first += run.groups;
+    block += run.groups;
   }
   if (tokens > kAmxLanes) {
     AmxStrips<Tile, Dot, 2>::run(tile, strips, slab, buffers);

@@ -15,4 +15,8 @@ inline constexpr BsrLayout kBsr16x4RowsU8S8 = {kBlock16x4, 16, 1, 16, XLayout::k
 inline constexpr BsrLayout kBsr16x4AmxU8S8 = {kBlock16x4, 32, 1, 32, XLayout::kGroupSlabs, 0, 16};
 inline constexpr BsrLayout kBsr1x4U8S8 = {kBlock1x4, 64, 1, 64, XLayout::kGroupSlabs, 384};
 
+// bf16: a block is two lines of a slab.
+inline constexpr BsrLayout kBsr16x4Bf16 = {kBlock16x4, 16, 1, 32, XLayout::kGroupSlabs, 0};
+inline constexpr BsrLayout kBsr16x4AmxBf16 = {kBlock16x4, 32, 1, 32, XLayout::kGroupSlabs, 0, 8};
+
 }  // namespace sprun::kernels

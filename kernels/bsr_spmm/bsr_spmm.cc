@@ -6,6 +6,8 @@ namespace sprun::kernels {
 
 #define SPRUN_BSR_U8S8(isa, symbol, numeric) SPRUN_IF_BUILT_##isa(extern const BsrU8S8Kernel symbol;)
 #define SPRUN_BSR_U8S8_TEST SPRUN_BSR_U8S8
+#define SPRUN_BSR_BF16(isa, symbol, numeric) SPRUN_IF_BUILT_##isa(extern const BsrBf16Kernel symbol;)
+#define SPRUN_BSR_BF16_TEST SPRUN_BSR_BF16
 #include "kernels/bsr_spmm/bsr_spmm.def"
 
 namespace {
@@ -23,10 +25,22 @@ constinit const KernelInfo<BsrU8S8Kernel> kU8S8Test[] = {
 #include "kernels/bsr_spmm/bsr_spmm.def"
 };
 
+constinit const KernelInfo<BsrBf16Kernel> kBf16[] = {
+#define SPRUN_BSR_BF16 SPRUN_KERNEL_ENTRY
+#include "kernels/bsr_spmm/bsr_spmm.def"
+};
+
+constinit const KernelInfo<BsrBf16Kernel> kBf16Test[] = {
+#define SPRUN_BSR_BF16_TEST SPRUN_KERNEL_ENTRY
+#include "kernels/bsr_spmm/bsr_spmm.def"
+};
+
 }  // namespace
 
 std::span<const KernelInfo<BsrU8S8Kernel>> bsr_u8s8_kernels() { return kU8S8; }
 std::span<const KernelInfo<BsrU8S8Kernel>> bsr_u8s8_test_kernels() { return kU8S8Test; }
+std::span<const KernelInfo<BsrBf16Kernel>> bsr_bf16_kernels() { return kBf16; }
+std::span<const KernelInfo<BsrBf16Kernel>> bsr_bf16_test_kernels() { return kBf16Test; }
 
 BsrParts bsr_parts(const BsrWeights& w, int64_t slabs, int workers) {
   // Parts per worker: enough that a late worker costs little, few enough that a part is worth a task.

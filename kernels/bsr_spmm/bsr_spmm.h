@@ -23,8 +23,10 @@
 namespace sprun::kernels {
 
 std::span<const KernelInfo<BsrU8S8Kernel>> bsr_u8s8_kernels();
+std::span<const KernelInfo<BsrBf16Kernel>> bsr_bf16_kernels();
 // Kernels that only tests run: AMX tiles emulated in plain C++.
 std::span<const KernelInfo<BsrU8S8Kernel>> bsr_u8s8_test_kernels();
+std::span<const KernelInfo<BsrBf16Kernel>> bsr_bf16_test_kernels();
 
 // First entry for the pattern that may run here and is worth taking for m rows; null when the list
 // has no entry for the pattern. Better entries passed over are appended to `why_not`, if given.
@@ -59,8 +61,8 @@ struct BsrParts {
 BsrParts bsr_parts(const BsrWeights& w, int64_t slabs, int workers);
 
 // Copies X [m, k] into all slabs at `out` (num_slabs * x_slab_elements).
-template <class Kernel, class T, class ParallelFor>
-void pack_x_slabs(const Kernel& kernel, const T* x, int64_t ldx, int64_t m, int64_t k, T* out,
+template <class Kernel, class X, class Slab, class ParallelFor>
+void pack_x_slabs(const Kernel& kernel, const X* x, int64_t ldx, int64_t m, int64_t k, Slab* out,
                   const ParallelFor& parallel_for) {
   const int64_t slab = x_slab_elements(kernel.layout, k);
   constexpr int64_t kElementsPerTask = 128 * 1024;

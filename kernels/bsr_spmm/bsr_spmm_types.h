@@ -91,4 +91,20 @@ struct BsrU8S8Kernel {
   void (*pack_x)(const uint8_t* x, int64_t ldx, int64_t m, int64_t k, int64_t slab, uint8_t* out);
 };
 
+// gemm.x, gemm.ldx and gemm.w are not used. Values are bf16.
+struct BsrBf16Args {
+  GemmBf16Args gemm;
+  BsrWeights w;
+  const uint16_t* slabs = nullptr;
+};
+
+struct BsrBf16Kernel {
+  BsrLayout layout;
+  int64_t min_m;
+  int64_t scratch_bytes;
+  void (*run)(const BsrBf16Args& args, const BsrRange& range, void* scratch);
+  // The same from f32 rows, which are rounded to bf16 (nearest even).
+  void (*pack_x)(const float* x, int64_t ldx, int64_t m, int64_t k, int64_t slab, uint16_t* out);
+};
+
 }  // namespace sprun::kernels

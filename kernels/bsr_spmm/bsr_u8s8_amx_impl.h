@@ -11,6 +11,7 @@ namespace sprun::kernels::bsr {
 
 // A is the weights (s8), B the activations (u8).
 struct AmxDotS8U8 {
+  static constexpr int kLines = 1;
   template <int kC, int kA, int kB, class Tile>
   SPRUN_INLINE static void dot(Tile& tile) {
     tile.template dp_s8u8<kC, kA, kB>();
@@ -23,15 +24,15 @@ struct AmxU8S8 {
   using Lanes = U8S8<Arch, kBsr16x4AmxU8S8>;
   using I = typename Lanes::I;
 
-  // scratch: lines and weight tiles, sums [32][32], a turned tile [16][16], starts [32].
+  // scratch: lines and weight tiles, sums [32][32], sums turned [16][32], starts [32].
   static constexpr int64_t kScratchBytes =
-      kAmxBufferBytes + (kAmxUnit * kAmxSlab + kAmxLanes * kAmxLanes + kAmxUnit) * 4;
+      kAmxBufferBytes + (kAmxUnit * kAmxSlab + kAmxLanes * kAmxUnit + kAmxUnit) * 4;
 
   static void run(const BsrU8S8Args& args, const BsrRange& range, void* scratch) {
     uint8_t* buffers = static_cast<uint8_t*>(scratch);
     int32_t* sums = reinterpret_cast<int32_t*>(buffers + kAmxBufferBytes);
     int32_t* turned = sums + kAmxUnit * kAmxSlab;
-    int32_t* start = turned + kAmxLanes * kAmxLanes;
+    int32_t* start = turned + kAmxLanes * kAmxUnit;
     const GemmU8S8Args& gemm = args.gemm;
     const int64_t slab_bytes = x_slab_elements(kBsr16x4AmxU8S8, gemm.k);
     Tile tile;
