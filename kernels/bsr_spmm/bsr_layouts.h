@@ -6,14 +6,14 @@
 namespace sprun::kernels {
 
 // u8 x s8. 1x4 loads a line of X for one multiplication, so X has to come from the nearest cache:
-// 384 inputs of 64 tokens are 24 KiB. The other patterns reuse a line for four or more outputs.
+// 768 inputs of 64 tokens are 48 KiB. The other patterns reuse a line for four or more outputs.
 inline constexpr BsrLayout kBsr4x1U8S8 = {kBlock4x1, 16, 4, 64, XLayout::kColumnSlabs, 0};
 inline constexpr BsrLayout kBsr4x4U8S8 = {kBlock4x4, 16, 1, 64, XLayout::kGroupSlabs, 0};
 inline constexpr BsrLayout kBsr16x4U8S8 = {kBlock16x4, 16, 1, 32, XLayout::kGroupSlabs, 0};
 inline constexpr BsrLayout kBsr16x4RowsU8S8 = {kBlock16x4, 16, 1, 16, XLayout::kRowMajor, 0};
 // AMX: two strips of outputs, two times 16 tokens; 16 blocks are the rows of one weight tile.
 inline constexpr BsrLayout kBsr16x4AmxU8S8 = {kBlock16x4, 32, 1, 32, XLayout::kGroupSlabs, 0, 16};
-inline constexpr BsrLayout kBsr1x4U8S8 = {kBlock1x4, 64, 1, 64, XLayout::kGroupSlabs, 384};
+inline constexpr BsrLayout kBsr1x4U8S8 = {kBlock1x4, 64, 1, 64, XLayout::kGroupSlabs, 768};
 
 // bf16: a block is two lines of a slab.
 inline constexpr BsrLayout kBsr16x4Bf16 = {kBlock16x4, 16, 1, 32, XLayout::kGroupSlabs, 0};

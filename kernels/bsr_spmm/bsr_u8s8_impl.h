@@ -87,17 +87,17 @@ struct U8S8 {
   using V = simd::F32<VecArch>;
   static constexpr int64_t kSlab = kLayout.slab_tokens;
   static constexpr int64_t kUnit = kLayout.unit_rows;
+  static constexpr int64_t kBatch = 128;  // outputs whose rows are written in one go
   static constexpr int kRows = kLayout.block.rows;
   static constexpr int kLanes = I::kLanes;
   static constexpr bool kColumns = kLayout.x_layout == XLayout::kColumnSlabs;
-  static constexpr bool kOneRun = kLayout.k_block == 0;  // each output belongs to one run
 
   // 4x1: vectors kFirst .. of the four 16-token vectors; x points to the part of the rows that one
   // load covers.
   template <int kFirst, int kCount>
   static void columns(const Groups& g, const uint8_t* x, int32_t* out) {
     Sums<Dot, kRows, kCount> sums;
-    sums.begin(kOneRun ? g.start : nullptr, out + 16 * kFirst, kSlab, 16);
+    sums.begin(g.start, out + 16 * kFirst, kSlab, 16);
     const uint16_t* col = g.cols;
     const int8_t* w = g.values;
     for (int64_t i = 0; i < g.count; ++i, col += 4, w += 16) {
@@ -134,7 +134,7 @@ struct U8S8 {
   template <int kPart, int kCount, int kSets>
   static void quads(const Groups& g, const uint8_t* x, int32_t* out) {
     Sums<Dot, kPart, kCount> sums[kSets];
-    sums[0].begin(kOneRun ? g.start : nullptr, out, kSlab, kLanes);
+    sums[0].begin(g.start, out, kSlab, kLanes);
 #pragma GCC unroll 4
     for (int s = 1; s < kSets; ++s) {
 #pragma GCC unroll 16
@@ -177,12 +177,13 @@ struct U8S8 {
   static constexpr int kMany = kBudget / kPart < 4 ? kBudget / kPart : 4;
   static constexpr int kSlabVectors = static_cast<int>(kSlab) / kLanes;
   static constexpr int kPass = kMany < kSlabVectors ? kMany : kSlabVectors;
-  static constexpr int kSets = kPart * kPass <= 4 ? Shape::kSets : 1;
+  static constexpr int kSets = kPart * kPass <= 2 ? 2 * Shape::kSets : kPart * kPass <= 4 ? Shape::kSets : 1;
 
   static void run_quads(const Groups& g, const uint8_t* x, int64_t tokens, int32_t* out) {
     const int64_t vectors = (tokens + kLanes - 1) / kLanes;
     for (int64_t r = 0; r < kRows; r += kPart) {
-      const Groups part = {g.cols, g.values + 4 * r, g.count, g.start + r};
+      const int32_t* start = g.start == nullptr ? nullptr : g.start + r;
+      const Groups part = {g.cols, g.values + 4 * r, g.count, start};
       int32_t* to = out + r * kSlab;
       int64_t v = 0;
       for (; v + kPass <= vectors; v += kPass) {
@@ -195,94 +196,156 @@ struct U8S8 {
   }
 
   // start[r] of the outputs of a unit: 0, or -zero point * (sum of the weights) where one zero point
-  // serves all rows. Written into the sums themselves where an output has several runs.
-  static void start_unit(const GemmU8S8Args& args, int64_t u, int64_t tokens, int32_t* start,
-                         int32_t* sums) {
+  // serves all rows.
+  static void start_unit(const GemmU8S8Args& args, int64_t u, int32_t* start) {
     const bool common = args.x_zero_point != nullptr && args.x_zero_point_stride == 0;
     const int32_t zero = common ? *args.x_zero_point : 0;
-    for (int64_t r = 0; r < kUnit; ++r) {
-      start[r] = zero == 0 ? 0 : -zero * args.w_sum[u * kUnit + r];
-      if constexpr (!kOneRun) {
-        for (int64_t t = 0; t < tokens; t += kLanes) {
-          I::broadcast(start[r]).store(sums + r * kSlab + t);
-        }
-      }
-    }
+    for (int64_t r = 0; r < kUnit; ++r) start[r] = zero == 0 ? 0 : -zero * args.w_sum[u * kUnit + r];
   }
 
-  // A tile of 16 tokens x 16 outputs that needs more than scales and bias.
-  static void finish(const GemmU8S8Args& args, int64_t m, int64_t rows, int64_t n0, int32_t* tile) {
+  // rows x cols of Y from n0 on: own zero points per row, then scales, bias, activation, residual.
+  static void finish_tile(const GemmU8S8Args& args, int64_t m, int64_t rows, int64_t n0,
+                          int32_t* tile) {
     if (args.x_zero_point != nullptr && args.x_zero_point_stride != 0) {
       for (int64_t r = 0; r < rows; ++r) {
         const I zero = I::broadcast(args.x_zero_point[(m + r) * args.x_zero_point_stride]);
-        for (int64_t c = 0; c < 16; c += kLanes) {
-          int32_t* at = tile + r * 16 + c;
+        for (int64_t c = 0; c < min_of(kBatch, args.n - n0); c += kLanes) {
+          int32_t* at = tile + r * kBatch + c;
           (I::load(at) - zero * I::load(args.w_sum + n0 + c)).store(at);
         }
       }
     }
-    gemm::FinishU8S8<Arch, 16>::run(args, m, rows, n0, min_of(16, args.n - n0), tile);
+    gemm::FinishU8S8<Arch, kBatch>::run(args, m, rows, n0, min_of(kBatch, args.n - n0), tile);
   }
 
-  // The rows of a 16 x 16 tile straight from registers, where nothing else has to be done.
-  static bool finish_direct(const GemmU8S8Args& args, int64_t m, int64_t rows, int64_t n0,
+  // Rows that are a multiple of 2 KiB apart share a few cache sets: 16 tokens would push each other
+  // out before their next line is written. Such rows are written one after the other.
+  static bool rows_collide(const GemmU8S8Args& args) { return args.ldy * 4 % 2048 == 0; }
+
+  // True when 16 x 16 tiles may go to Y straight from registers.
+  static bool can_finish_direct(const GemmU8S8Args& args) {
+    if (args.x_zero_point != nullptr && args.x_zero_point_stride != 0) return false;
+    if (kUnit != 16 || rows_collide(args)) return false;
+    if (args.y_s32 != nullptr) return true;
+    return args.w_scale_stride == 1 && args.epilogue.activation == Activation::kNone;
+  }
+
+  static void finish_direct(const GemmU8S8Args& args, int64_t m, int64_t rows, int64_t n0,
                             const int32_t* sums) {
-    const bool own_zeros = args.x_zero_point != nullptr && args.x_zero_point_stride != 0;
-    if (own_zeros || args.y_s32 != nullptr || args.w_scale_stride != 1) return false;
-    if (rows < 16 || args.n - n0 < 16) return false;
+    const int64_t cols = min_of(16, args.n - n0);
+    if (rows == 16 && cols == 16) return finish_whole(args, m, n0, sums);
+    alignas(64) int32_t tile[16 * 16];
+    turn_16x16<Arch>(sums, kSlab, [&](int i, int j, V v) __attribute__((always_inline)) {
+      I::as_i32(v).store(tile + i * 16 + j);
+    });
+    gemm::FinishU8S8<Arch, 16>::run(args, m, rows, n0, cols, tile);
+  }
+
+  static void finish_whole(const GemmU8S8Args& args, int64_t m, int64_t n0, const int32_t* sums) {
+    if (args.y_s32 != nullptr) {
+      int32_t* y = args.y_s32 + m * args.ldy + n0;
+      turn_16x16<Arch>(sums, kSlab, [&](int t, int c, V v) __attribute__((always_inline)) {
+        I::as_i32(v).store(y + t * args.ldy + c);
+      });
+      return;
+    }
     const gemm::DirectOut out(args.epilogue, args.y, args.ldy, m, n0, true);
-    if (out.y == nullptr) return false;
     const float* x_scale = args.x_scale + m * args.x_scale_stride;
     const float* w_scale = args.w_scale + n0;
     turn_16x16<Arch>(sums, kSlab, [&](int t, int c, V v) __attribute__((always_inline)) {
       const V scale = V::broadcast(x_scale[t * args.x_scale_stride]) * V::load(w_scale + c);
       out.write(t, c, I::as_i32(v).to_f32(), scale);
     });
-    return true;
   }
 
-  static void finish_unit(const GemmU8S8Args& args, int64_t m, int64_t tokens, int64_t u,
+  // All sums of up to kBatch outputs from n0 on, 16 tokens at a time.
+  static void finish_rows(const GemmU8S8Args& args, int64_t m, int64_t tokens, int64_t n0,
                           const int32_t* sums, int32_t* tile) {
-    const int64_t end = min_of((u + 1) * kUnit, args.n);
-    for (int64_t n0 = u * kUnit; n0 < end; n0 += 16, sums += 16 * kSlab) {
-      for (int64_t t = 0; t < tokens; t += 16) {
-        const int64_t rows = min_of(16, tokens - t);
-        if (finish_direct(args, m + t, rows, n0, sums + t)) continue;
-        turn_16x16<Arch>(sums + t, kSlab, [&](int i, int c, V v) __attribute__((always_inline)) {
-          I::as_i32(v).store(tile + i * 16 + c);
-        });
-        finish(args, m + t, rows, n0, tile);
+    const int64_t cols = min_of(kBatch, args.n - n0);
+    for (int64_t t = 0; t < tokens; t += 16) {
+      for (int64_t c = 0; c < cols; c += 16) {
+        turn_16x16<Arch>(sums + c * kSlab + t, kSlab,
+                         [&](int i, int j, V v) __attribute__((always_inline)) {
+                           I::as_i32(v).store(tile + i * kBatch + c + j);
+                         });
       }
+      finish_tile(args, m + t, min_of(16, tokens - t), n0, tile);
     }
+  }
+
+  // Sums of unit u; calls between() after each run.
+  template <class Between>
+  SPRUN_INLINE static void multiply(const BsrU8S8Args& args, int64_t slab, int64_t u,
+                                    int64_t tokens, int32_t* start, int32_t* sums,
+                                    const Between& between) {
+    constexpr int64_t kGroupBytes = 4 * kRows;
+    const BsrWeights& w = args.w;
+    const BsrUnit& unit = w.units[u];
+    const uint8_t* x = args.slabs + slab * x_slab_elements(kLayout, args.gemm.k);
+    start_unit(args.gemm, u, start);
+    Groups g = {w.cols + int64_t{unit.first_group} * kLayout.group_blocks,
+                static_cast<const int8_t*>(w.values) + unit.first_group * kGroupBytes, 0, start};
+    const int32_t first_block_end = unit.first_run + static_cast<int32_t>(kUnit / kRows);
+    for (int32_t i = unit.first_run; i < w.units[u + 1].first_run; ++i) {
+      const BsrRun run = w.runs[i];
+      g.count = run.groups;
+      g.start = i < first_block_end ? start + run.row : nullptr;  // later K blocks add
+      if constexpr (kColumns) run_columns(g, x, tokens, sums + run.row * kSlab);
+      else run_quads(g, x, tokens, sums + run.row * kSlab);
+      g.cols += g.count * kLayout.group_blocks;
+      g.values += g.count * kGroupBytes;
+      between();
+    }
+  }
+
+  // Batches of units, each finished as whole rows of kBatch outputs.
+  static void run_batches(const BsrU8S8Args& args, const BsrRange& range, int64_t slab,
+                          int64_t tokens, int32_t* sums, int32_t* tile, int32_t* start) {
+    constexpr int64_t kUnits = kBatch / kUnit;
+    for (int64_t u0 = range.unit_begin; u0 < range.unit_end; u0 += kUnits) {
+      for (int64_t u = u0; u < min_of(u0 + kUnits, range.unit_end); ++u) {
+        multiply(args, slab, u, tokens, start, sums + (u - u0) * kUnit * kSlab, [] {});
+      }
+      // Outputs past the range are not written: they belong to another worker.
+      GemmU8S8Args own = args.gemm;
+      own.n = min_of(own.n, range.unit_end * kUnit);
+      finish_rows(own, slab * kSlab, tokens, u0 * kUnit, sums, tile);
+    }
+  }
+
+  // Units one by one. The tiles of a unit are written between the runs of the next one, so that
+  // the stores drain while the multipliers work.
+  static void run_direct(const BsrU8S8Args& args, const BsrRange& range, int64_t slab,
+                         int64_t tokens, int32_t* sums, int32_t* start) {
+    const int64_t m = slab * kSlab;
+    int64_t u = range.unit_begin, t = tokens;
+    const auto write_tile = [&] {  // of unit u - 1
+      if (t >= tokens) return;
+      const int32_t* from = sums + (u - 1) % 2 * kUnit * kSlab + t;
+      finish_direct(args.gemm, m + t, min_of(16, tokens - t), (u - 1) * 16, from);
+      t += 16;
+    };
+    for (; u < range.unit_end; ++u) {
+      multiply(args, slab, u, tokens, start, sums + u % 2 * kUnit * kSlab, write_tile);
+      while (t < tokens) write_tile();
+      t = 0;
+    }
+    while (t < tokens) write_tile();
   }
 
   static void run(const BsrU8S8Args& args, const BsrRange& range, void* scratch) {
     int32_t* sums = static_cast<int32_t*>(scratch);
-    int32_t* tile = sums + kUnit * kSlab;
-    int32_t* start = tile + 16 * 16;
-    const BsrWeights& w = args.w;
-    const int64_t slab_bytes = x_slab_elements(kLayout, args.gemm.k);
-    constexpr int64_t kGroupBytes = 4 * kRows;
-    for_each_unit(kLayout, range, args.gemm.m, [&](int64_t s, int64_t u, int64_t tokens) {
-      start_unit(args.gemm, u, tokens, start, sums);
-      const BsrUnit& unit = w.units[u];
-      Groups g = {w.cols + int64_t{unit.first_group} * kLayout.group_blocks,
-                  static_cast<const int8_t*>(w.values) + unit.first_group * kGroupBytes, 0, start};
-      const uint8_t* x = args.slabs + s * slab_bytes;
-      for (int32_t i = unit.first_run; i < w.units[u + 1].first_run; ++i) {
-        const BsrRun run = w.runs[i];
-        g.count = run.groups;
-        g.start = start + run.row;
-        if constexpr (kColumns) run_columns(g, x, tokens, sums + run.row * kSlab);
-        else run_quads(g, x, tokens, sums + run.row * kSlab);
-        g.cols += g.count * kLayout.group_blocks;
-        g.values += g.count * kGroupBytes;
-      }
-      finish_unit(args.gemm, s * kSlab, tokens, u, sums, tile);
-    });
+    int32_t* tile = sums + kBatch * kSlab;
+    int32_t* start = tile + 16 * kBatch;
+    const bool direct = can_finish_direct(args.gemm);
+    for (int64_t s = range.slab_begin; s < range.slab_end; ++s) {
+      const int64_t tokens = min_of(kSlab, args.gemm.m - s * kSlab);
+      if (direct) run_direct(args, range, s, tokens, sums, start);
+      else run_batches(args, range, s, tokens, sums, tile, start);
+    }
   }
 
-  static constexpr int64_t kScratchBytes = (kUnit * kSlab + 16 * 16 + kUnit) * 4;
+  static constexpr int64_t kScratchBytes = (kBatch * kSlab + 16 * kBatch + kUnit) * 4;
 };
 
 template <class Arch, const BsrLayout& kLayout>

@@ -49,10 +49,10 @@ struct SerialParallelFor {
 struct Size {
   int64_t m, n, k;
 };
-// Around 16 and 64 tokens, units of 16 and 64 outputs, quads, K blocks of 384, 64-bit words.
+// Around 16 and 64 tokens, units of 16 and 64 outputs, quads, K blocks of 768, 64-bit words.
 const Size kSizes[] = {{1, 1, 1},     {1, 17, 5},    {3, 16, 64},  {15, 5, 67}, {16, 32, 128},
                        {17, 64, 130}, {33, 65, 31},  {49, 7, 129}, {64, 96, 97}, {65, 100, 385},
-                       {131, 37, 53}, {24, 70, 769}, {2, 128, 3}};
+                       {131, 37, 53}, {24, 70, 1541}, {2, 160, 3}};
 const double kDensities[] = {0.0, 0.1, 0.5, 1.0};
 
 // A weight whose zeros are blocks of the pattern; density < 0 leaves one block, and one block row
