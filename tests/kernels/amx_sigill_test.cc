@@ -46,10 +46,13 @@ TEST(AmxSigill, AmxIsReportedWhileAnEmulatorLives) {
 
 // Loads tile 4 with this base, index, scale and displacement, and stores it with the operands
 // swapped round to scale 1.
+// (Values first, registers last: computing one must not use the register of the other.)
 #define SPRUN_LOAD_CASE(base_register, index_register, scale, displacement) \
   [](const char* middle, int64_t stride, void* out) {                       \
-    register const char* base asm(base_register) = middle - (displacement); \
-    register int64_t index asm(index_register) = stride / (scale);          \
+    const char* const base_value = middle - (displacement);                 \
+    const int64_t index_value = stride / (scale);                           \
+    register const char* base asm(base_register) = base_value;              \
+    register int64_t index asm(index_register) = index_value;               \
     asm volatile("tileloadd " #displacement "(%0,%1," #scale "), %%tmm4"    \
                  :                                                          \
                  : "r"(base), "r"(index)                                    \
