@@ -79,6 +79,7 @@ IsaSet cpu_isas() {
   if (!avx512) return set;
   set.insert(Isa::kAvx512);
   if (has_bit(l7.ecx, 11)) set.insert(Isa::kAvx512Vnni);
+  if (has_bit(l7.ecx, 6) && has_bit(l7.ecx, 11)) set.insert(Isa::kAvx512Vbmi2);
   if (has_bit(l71.eax, 5)) set.insert(Isa::kAvx512Bf16);
   const bool tile = has_bit(l7.edx, 24);
   // Their files use the dot products of AVX-512 too, which a hypervisor may hide.
@@ -101,6 +102,7 @@ Detection detect() {
   if ((xcr0 & kZmmState) == kZmmState) {
     saved.insert(Isa::kAvx512);
     saved.insert(Isa::kAvx512Vnni);
+    saved.insert(Isa::kAvx512Vbmi2);
     saved.insert(Isa::kAvx512Bf16);
   }
   const bool has_amx = d.cpu.contains(Isa::kAmxInt8) || d.cpu.contains(Isa::kAmxBf16);

@@ -14,6 +14,7 @@ struct Avx2 {};        // AVX2 + FMA + F16C
 struct AvxVnni {};     // Avx2 + 256-bit VNNI (VEX encoded)
 struct Avx512 {};      // F, BW, DQ, VL, CD
 struct Avx512Vnni {};  // Avx512 + VNNI
+struct Avx512Vbmi2 {};  // Avx512Vnni + VBMI2 (byte and word expansion)
 struct Avx512Bf16 {};  // Avx512 + BF16 dot products
 
 // The tag whose float vectors an ISA uses: VNNI and BF16 only add dot products.
@@ -27,6 +28,10 @@ struct VecArchOf<AvxVnni> {
 };
 template <>
 struct VecArchOf<Avx512Vnni> {
+  using Type = Avx512;
+};
+template <>
+struct VecArchOf<Avx512Vbmi2> {
   using Type = Avx512;
 };
 template <>

@@ -1,6 +1,7 @@
 // Dot2<Arch>: float lanes += sums of two bf16 products.
 //
 //   acc[i] += a[0] * b[2 i] + a[1] * b[2 i + 1]     a: one row's pair, b: bf16 pairs
+// split(q) makes an operand from a whole register: a[2 i], a[2 i + 1] instead of a[0], a[1].
 // avx512_bf16 has one instruction, which treats denormals as 0 and adds the two products in one
 // step; elsewhere both halves are widened to f32 and fused-multiply-added. Same layout everywhere.
 #pragma once
@@ -42,6 +43,7 @@ struct Dot2<Avx512Bf16> {
   using Acc = F32<Avx512>;
   using A = __m512bh;
   using B = __m512bh;
+  SPRUN_INLINE static A split(I32<Avx512> pair) { return reinterpret_cast<__m512bh>(pair.v); }
   SPRUN_INLINE static A broadcast(int32_t pair) {
     return reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
   }

@@ -1,6 +1,7 @@
 // Dot4<Arch>: int32 lanes += sums of four u8 x s8 products, exact on every ISA.
 //
 //   acc[i] += sum_{j < 4} a[j] * b[4 i + j]        a: 4 bytes u8 (one row's quad), b: s8
+// from_u8(q) and from_s8(q) make operands from whole registers: a[4 i + j] instead of a[j].
 // VNNI does it in one instruction. Elsewhere bytes are split into even and odd 16-bit lanes and
 // multiplied by pmaddwd, which cannot overflow: 2 * 255 * 128 < 2^31. (vpmaddubsw would be faster
 // and is not used, because its 16-bit sum saturates.)
@@ -31,13 +32,15 @@ struct Dot4<Sse2> {
     __m128i even, odd;
   };
   using B = A;
-  SPRUN_INLINE static A broadcast(int32_t quad) {
-    const __m128i q = _mm_set1_epi32(quad);
+  SPRUN_INLINE static A from_u8(__m128i q) {
     return {_mm_and_si128(q, _mm_set1_epi16(0xff)), _mm_srli_epi16(q, 8)};
   }
-  SPRUN_INLINE static B load(const int8_t* p) {
-    const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  SPRUN_INLINE static B from_s8(__m128i q) {
     return {_mm_srai_epi16(_mm_slli_epi16(q, 8), 8), _mm_srai_epi16(q, 8)};
+  }
+  SPRUN_INLINE static A broadcast(int32_t quad) { return from_u8(_mm_set1_epi32(quad)); }
+  SPRUN_INLINE static B load(const int8_t* p) {
+    return from_s8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
   SPRUN_INLINE static Acc add(Acc acc, A a, B b) {
     const __m128i even = _mm_madd_epi16(a.even, b.even);
@@ -62,13 +65,15 @@ struct Dot4<Avx2> {
     __m256i even, odd;
   };
   using B = A;
-  SPRUN_INLINE static A broadcast(int32_t quad) {
-    const __m256i q = _mm256_set1_epi32(quad);
+  SPRUN_INLINE static A from_u8(__m256i q) {
     return {_mm256_and_si256(q, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(q, 8)};
   }
-  SPRUN_INLINE static B load(const int8_t* p) {
-    const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  SPRUN_INLINE static B from_s8(__m256i q) {
     return {_mm256_srai_epi16(_mm256_slli_epi16(q, 8), 8), _mm256_srai_epi16(q, 8)};
+  }
+  SPRUN_INLINE static A broadcast(int32_t quad) { return from_u8(_mm256_set1_epi32(quad)); }
+  SPRUN_INLINE static B load(const int8_t* p) {
+    return from_s8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   SPRUN_INLINE static Acc add(Acc acc, A a, B b) {
     const __m256i even = _mm256_madd_epi16(a.even, b.even);
@@ -92,6 +97,8 @@ struct Dot4<AvxVnni> {
   using Acc = I32<Avx2>;
   using A = __m256i;
   using B = __m256i;
+  SPRUN_INLINE static A from_u8(__m256i q) { return q; }
+  SPRUN_INLINE static B from_s8(__m256i q) { return q; }
   SPRUN_INLINE static A broadcast(int32_t quad) { return _mm256_set1_epi32(quad); }
   SPRUN_INLINE static B load(const int8_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -115,13 +122,15 @@ struct Dot4<Avx512> {
     __m512i even, odd;
   };
   using B = A;
-  SPRUN_INLINE static A broadcast(int32_t quad) {
-    const __m512i q = _mm512_set1_epi32(quad);
+  SPRUN_INLINE static A from_u8(__m512i q) {
     return {_mm512_and_si512(q, _mm512_set1_epi16(0xff)), _mm512_srli_epi16(q, 8)};
   }
-  SPRUN_INLINE static B load(const int8_t* p) {
-    const __m512i q = _mm512_loadu_si512(p);
+  SPRUN_INLINE static B from_s8(__m512i q) {
     return {_mm512_srai_epi16(_mm512_slli_epi16(q, 8), 8), _mm512_srai_epi16(q, 8)};
+  }
+  SPRUN_INLINE static A broadcast(int32_t quad) { return from_u8(_mm512_set1_epi32(quad)); }
+  SPRUN_INLINE static B load(const int8_t* p) {
+    return from_s8(_mm512_loadu_si512(p));
   }
   SPRUN_INLINE static Acc add(Acc acc, A a, B b) {
     const __m512i even = _mm512_madd_epi16(a.even, b.even);
@@ -145,6 +154,8 @@ struct Dot4<Avx512Vnni> {
   using Acc = I32<Avx512>;
   using A = __m512i;
   using B = __m512i;
+  SPRUN_INLINE static A from_u8(__m512i q) { return q; }
+  SPRUN_INLINE static B from_s8(__m512i q) { return q; }
   SPRUN_INLINE static A broadcast(int32_t quad) { return _mm512_set1_epi32(quad); }
   SPRUN_INLINE static B load(const int8_t* p) { return _mm512_loadu_si512(p); }
   SPRUN_INLINE static Acc add(Acc acc, A a, B b) {
@@ -156,6 +167,8 @@ struct Dot4<Avx512Vnni> {
     asm("vpdpbusd %2, %1, %0" : "+v"(acc.v) : "v"(a), "v"(b));
   }
 };
+template <>
+struct Dot4<Avx512Vbmi2> : Dot4<Avx512Vnni> {};
 #endif
 
 }  // namespace sprun::kernels::simd
