@@ -29,7 +29,6 @@ struct Bf16 {
   static constexpr int kMaxRows = kBf16Rows<Arch>;
   static constexpr int64_t kTile = 2 * V::kLanes;  // outputs that the epilogue takes at once
   static constexpr int64_t kLanes = 2 * V::kLanes;  // bf16 per register
-  static constexpr int64_t kAhead = 2048;           // bytes of values fetched ahead
   static constexpr int64_t kIndexStep = kGemvGroup * gemv_index_bytes(GemvFormat::kBitmap);
 
   struct Group {
@@ -71,10 +70,10 @@ struct Bf16 {
     const uint8_t* index = g.index;
     const uint16_t* x = g.x;
     for (int64_t c = 0; c < g.chunks; ++c) {
-      __builtin_prefetch(values + kAhead);
-      __builtin_prefetch(values + kAhead + 64);
-      __builtin_prefetch(values + kAhead + 128);
-      __builtin_prefetch(index + kAhead);
+      __builtin_prefetch(values + kFetchAhead);
+      __builtin_prefetch(values + kFetchAhead + 64);
+      __builtin_prefetch(values + kFetchAhead + 128);
+      __builtin_prefetch(index + kFetchAhead);
       step<kRows>(index, values, x, g.ldx, acc);
       index += kIndexStep;
       x += kGemvChunk;

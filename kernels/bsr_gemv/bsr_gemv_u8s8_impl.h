@@ -31,12 +31,11 @@ struct U8S8 {
   static constexpr int kParts = E::kByteParts;
   static constexpr int kMaxRows = kU8S8Rows<Arch>;
   static constexpr int64_t kTile = Dense::kNr;  // outputs that the epilogue takes at once
-  static constexpr int64_t kAhead = 2048;       // bytes of values fetched ahead
 
   struct Group {
     const uint8_t* index;
-    int64_t chunks;     // whole ones; their X is at `x`
-    const uint8_t* x;   // first row
+    int64_t chunks;    // whole ones; their X is at `x`
+    const uint8_t* x;  // first row
     int64_t ldx;
     const uint8_t* tail;  // X of one more chunk, rows kGemvChunk apart; null = none
   };
@@ -63,7 +62,10 @@ struct U8S8 {
       for (int p = 0; p < kParts; ++p) {
         const typename Dot::B b = Dot::from_s8(w[p]);
 #pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) acc[row][r] = Dot::add(acc[row][r], a[r][p], b);
+        for (int r = 0; r < kRows; ++r) {
+          acc[row][r] = Dot::add(acc[row][r], a[r][p], b);
+          asm("" : "+v"(acc[row][r].v));  // keeps g++ 12 from copying every sum twice a step
+        }
       }
     }
   }
@@ -81,9 +83,9 @@ struct U8S8 {
     const uint8_t* index = g.index;
     const uint8_t* x = g.x;
     for (int64_t c = 0; c < g.chunks; ++c) {
-      __builtin_prefetch(values + kAhead);
-      __builtin_prefetch(values + kAhead + 64);
-      __builtin_prefetch(index + kAhead);
+      __builtin_prefetch(values + kFetchAhead);
+      __builtin_prefetch(values + kFetchAhead + 64);
+      __builtin_prefetch(index + kFetchAhead);
       step<kFormat, kRows>(index, values, x, g.ldx, acc);
       index += kIndexStep;
       x += kGemvChunk;
