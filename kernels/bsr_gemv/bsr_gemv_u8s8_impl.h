@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/bsr_gemv/expand_impl.h"
-#include "kernels/gemm/gemm_u8s8_impl.h"
+#include "kernels/gemm/finish_u8s8_impl.h"
 #if defined(__AVX512F__)
 #include "kernels/bsr_gemv/expand_avx512_impl.h"
 #else
@@ -23,14 +23,13 @@ inline constexpr int kU8S8Rows<simd::Avx512Vbmi2> = 6;
 
 template <class Arch>
 struct U8S8 {
-  using Dense = gemm::U8S8Family<Arch>;
   using Dot = simd::Dot4<Arch>;
   using I = typename Dot::Acc;
   using E = Expand<Arch>;
   using Reg = typename E::Reg;
   static constexpr int kParts = E::kByteParts;
   static constexpr int kMaxRows = kU8S8Rows<Arch>;
-  static constexpr int64_t kTile = Dense::kNr;  // outputs that the epilogue takes at once
+  static constexpr int64_t kTile = kGemvPanel;  // outputs that the epilogue takes at once
 
   struct Group {
     const uint8_t* index;
@@ -119,7 +118,7 @@ struct U8S8 {
       }
     }
     const int64_t cols = args.n - n0 < kTile ? args.n - n0 : kTile;
-    Dense::finish(args, m, rows, n0, cols, sums);
+    gemm::FinishU8S8<Arch, kTile>::run(args, m, rows, n0, cols, sums);
   }
 
   // Rows [m, m + rows) of the outputs of the tiles; rows <= kRowBlock.
