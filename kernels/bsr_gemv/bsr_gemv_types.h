@@ -30,6 +30,8 @@ enum class GemvFormat : uint8_t {
 inline constexpr int64_t kGemvGroup = 4;   // outputs whose positions and values are interleaved
 inline constexpr int64_t kGemvChunk = 64;  // inputs per step
 inline constexpr int64_t kGemvPanel = 32;  // outputs of the smallest part that a worker takes
+inline constexpr int64_t kGemvSpan = 16;   // chunks that share one flag
+inline constexpr int64_t kGemvNarrow = 32;
 inline constexpr int64_t kGemvPad = 256;   // readable bytes after the values
 
 // Start of the blob; offsets in bytes from it, every area 64-byte aligned.
@@ -37,7 +39,9 @@ struct GemvBlob {
   int64_t n, k;
   int64_t bytes;          // of the whole blob, padding included
   int64_t sums_offset;    // int32 [panels * kGemvPanel]: sum_k of the stored weights (int8 only)
-  int64_t panels_offset;  // int64 [panels + 1]: where the values of a panel start in `values`
+  int64_t panels_offset;  // int64 [panels + 1]: where the values of a panel start in `values`, then
+                          // u8 [groups, gemv_spans(k)]: 1 where kGemvNarrow bytes are not enough
+                          // for the values of each output and chunk of the span
   int64_t index_offset;   // [groups, chunks, kGemvGroup] positions, see above
   int64_t values_offset;  // [groups, chunks, kGemvGroup] values
   GemvFormat format;
@@ -49,6 +53,8 @@ static_assert(sizeof(GemvBlob) == 64);
 constexpr int64_t gemv_panels(int64_t n) { return (n + kGemvPanel - 1) / kGemvPanel; }
 constexpr int64_t gemv_groups(int64_t n) { return (n + kGemvGroup - 1) / kGemvGroup; }
 constexpr int64_t gemv_chunks(int64_t k) { return (k + kGemvChunk - 1) / kGemvChunk; }
+
+constexpr int64_t gemv_spans(int64_t k) { return (gemv_chunks(k) + kGemvSpan - 1) / kGemvSpan; }
 
 // Bytes of positions per output and chunk.
 constexpr int64_t gemv_index_bytes(GemvFormat format) {

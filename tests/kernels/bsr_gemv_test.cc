@@ -39,21 +39,26 @@ struct Size {
 // blocks of 16; primes.
 const Size kSizes[] = {{1, 1, 1},    {1, 3, 63},  {2, 4, 64},   {3, 5, 65},   {4, 31, 131},
                        {5, 32, 128}, {6, 33, 7},  {7, 67, 192}, {16, 97, 70}, {17, 13, 61},
-                       {35, 37, 97}, {1, 67, 1031}, {2, 5, 0}};
+                       {35, 37, 97}, {1, 67, 1031}, {3, 9, 4181}, {2, 5, 0}};
 
-enum class Zeros { kAll, kOneBlock, kMost, kHalf, kNone, kEmptyRows };
-constexpr Zeros kZeros[] = {Zeros::kAll,  Zeros::kOneBlock, Zeros::kMost,
-                            Zeros::kHalf, Zeros::kNone,     Zeros::kEmptyRows};
+// kMixed: few and many zeros in turns, in stretches of 1024 inputs.
+enum class Zeros { kAll, kOneBlock, kMost, kHalf, kNone, kEmptyRows, kMixed };
+constexpr Zeros kZeros[] = {Zeros::kAll,  Zeros::kOneBlock,  Zeros::kMost, Zeros::kHalf,
+                            Zeros::kNone, Zeros::kEmptyRows, Zeros::kMixed};
 
 // Which elements are stored, in a pattern that `format` can hold.
 std::vector<bool> make_mask(Size s, GemvFormat format, Zeros zeros, std::mt19937& rng) {
   std::vector<bool> mask(static_cast<size_t>(s.n * s.k));
-  const double density = zeros == Zeros::kMost ? 0.1 : zeros == Zeros::kNone ? 1.0 : 0.5;
+  const auto density_at = [zeros](int64_t k) {
+    if (zeros == Zeros::kMixed) return k / 1024 % 2 == 0 ? 0.1 : 0.9;
+    return zeros == Zeros::kMost ? 0.1 : zeros == Zeros::kNone ? 1.0 : 0.5;
+  };
   std::uniform_real_distribution<double> uniform(0, 1);
   for (int64_t n = 0; n < s.n; ++n) {
     for (int64_t k = 0; k < s.k; k += 4) {
       if (zeros == Zeros::kAll || (zeros == Zeros::kEmptyRows && n % 3 != 1)) continue;
       if (zeros == Zeros::kOneBlock && (n != s.n / 2 || k / 4 != s.k / 8)) continue;
+      const double density = density_at(k);
       const bool quad = uniform(rng) < density;
       int64_t room = format == GemvFormat::kOneOfFour ? 1 : format == GemvFormat::kTwoOfFour ? 2 : 4;
       const int64_t first = static_cast<int64_t>(rng() % 4);
