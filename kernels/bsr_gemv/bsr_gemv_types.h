@@ -1,15 +1,15 @@
 // Packed form and kernel tables of the compressed GEMV family. Plain data: ISA files include it.
 //
 // Weights W[N, K] are stored without their zeros and expanded in registers. Outputs are taken four
-// at a time (a group), inputs 64 at a time (a chunk), and for each (group, chunk) the blob holds the
+// at a time (a group), inputs 64 at a time (a chunk); for each (group, chunk) the blob holds the
 // positions of four rows in one area (`index`) and their values in another (`values`). Both areas
 // are read front to back, once per block of rows of X.
 //
-//   format        index, per output and chunk       values                      bytes per int8 weight
-//   kBitmap       u64, bit k: W[n, k] is stored     stored weights, by k        d + 1/8
-//   kBlock1x4     u16, bit q: quad q is stored      stored quads of 4, by k     d + 1/32
-//   kOneOfFour    u16 low, u16 high: position 0..3  one weight per quad [16]    1/4 + 1/16
-//   kTwoOfFour    the same, twice                   [2][16]                     1/2 + 1/8
+//   format      index, per output and chunk       values                     bytes per int8 weight
+//   kBitmap     u64, bit k: W[n, k] is stored     stored weights, by k       d + 1/8
+//   kBlock1x4   u16, bit q: quad q is stored      stored quads of 4, by k    d + 1/32
+//   kOneOfFour  u16 low, u16 high: position 0..3  one weight per quad [16]   1/4 + 1/16
+//   kTwoOfFour  the same, twice                   [2][16]                    1/2 + 1/8
 // with d the part that is stored. bf16 weights (kBitmap only) take 2 d + 1/8. A u16 index per 1x4
 // block would need fewer bytes only below d = 1/16, and gathered activations: it is not offered.
 #pragma once

@@ -86,7 +86,7 @@ struct Expand<Arch, simd::Avx2> {
         _mm_unpacklo_epi64(load8(kBytesAvx2.entry[m0]), load8(kBytesAvx2.entry[m1]));
     return _mm_shuffle_epi8(v, _mm_add_epi8(order, _mm_set_epi64x(0x0808080808080808, 0)));
   }
-  // 8 words by the lower 8 bits of `mask`. Byte r becomes 2 r, 2 r + 1; 0x80 saturates, which still gives 0.
+  // 8 words by the lower 8 bits of `mask`. Byte r becomes 2 r, 2 r + 1; 0x80 saturates, still a 0.
   SPRUN_INLINE static __m128i bitmap8(uint64_t mask, const uint8_t*& values) {
     const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
     values += 2 * _mm_popcnt_u64(mask & 0xffU);

@@ -7,8 +7,8 @@
 
 namespace sprun::kernels::gemv {
 
-// The values of one output and chunk: 64 bytes, or 32 with the rest undefined, when that is enough. A
-// load of 32 bytes crosses a cache line half as often: 2.0 cycles a chunk instead of 2.5 to 2.8.
+// The values of one output and chunk: 64 bytes, or 32 with the rest undefined when that is enough.
+// A load of 32 bytes crosses a cache line half as often: 2.0 cycles a chunk instead of 2.5 to 2.8.
 template <bool kNarrow>
 SPRUN_INLINE __m512i load_values(const uint8_t* p) {
   if constexpr (!kNarrow) return _mm512_loadu_si512(p);

@@ -60,7 +60,9 @@ std::vector<bool> make_mask(Size s, GemvFormat format, Zeros zeros, std::mt19937
       if (zeros == Zeros::kOneBlock && (n != s.n / 2 || k / 4 != s.k / 8)) continue;
       const double density = density_at(k);
       const bool quad = uniform(rng) < density;
-      int64_t room = format == GemvFormat::kOneOfFour ? 1 : format == GemvFormat::kTwoOfFour ? 2 : 4;
+      int64_t room = 4;
+      if (format == GemvFormat::kOneOfFour) room = 1;
+      if (format == GemvFormat::kTwoOfFour) room = 2;
       const int64_t first = static_cast<int64_t>(rng() % 4);
       for (int64_t i = 0; i < 4; ++i) {
         const int64_t at = k + (first + i) % 4;
@@ -357,11 +359,11 @@ TEST(BsrGemvU8S8, SplitWorkGivesTheSameResult) {
   for (GemvFormat format : kFormats) {
     const U8S8Problem p(s, format, Zeros::kMost, false, 21);
     const Buffer blob = pack_s8_blob(p.w, s, format, false);
-    const auto& info = bsr_gemv_u8s8_kernels()[0];
-    const auto& kernel = *select(bsr_gemv_u8s8_kernels(), available_isas()).kernel;
+    const auto& info = select(bsr_gemv_u8s8_kernels(), available_isas());
     const auto& header = *static_cast<const GemvBlob*>(blob.get());
     EXPECT_GT(make_gemv_split(header, s.m, 3).parts, 1);
-    expect_same(p.run(kernel, blob.get(), Mode::kFull, 3), p.run(kernel, blob.get(), Mode::kFull, 1),
+    expect_same(p.run(*info.kernel, blob.get(), Mode::kFull, 3),
+                p.run(*info.kernel, blob.get(), Mode::kFull, 1),
                 describe(info.name, s, format, Zeros::kMost));
   }
 }
@@ -451,7 +453,8 @@ TEST(BsrGemvBf16, ReferenceEqualsTheDenseFamily) {
   std::vector<uint16_t> packed(static_cast<size_t>(packed_size_bf16(s.n, s.k, dense.nr)));
   dense.pack({p.w.data(), s.n, s.k, s.k, 1}, 0, num_panels(s.n, dense.nr), packed.data());
   std::vector<float> want(static_cast<size_t>(s.m * p.ldy + 1), kCanary);
-  GemmBf16Args args{s.m, s.n, s.k, p.x.data() + 1, p.ldx, packed.data(), want.data() + 1, p.ldy, {}};
+  GemmBf16Args args{s.m,           s.n,             s.k,   p.x.data() + 1, p.ldx,
+                    packed.data(), want.data() + 1, p.ldy, {}};
   args.epilogue.bias = p.bias.data();
   args.epilogue.alpha = -0.75F;
   args.epilogue.activation = Activation::kGeluTanh;
