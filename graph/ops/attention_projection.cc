@@ -97,18 +97,12 @@ Result<std::unique_ptr<ScratchState>> ByteProjection::prepare(PrepareContext& ct
     return none;
   }
   const XQuant codes = ctx.input(0).dtype == DType::kU8 ? XQuant::kU8 : XQuant::kS8;
-  Int8Product product = Int8Product::choose(ctx, {.m = m, .k = k, .x_quant = codes, .y_dtype = DType::kF32});
   const Tensor& w = ctx.constant(1);
-  Int8Weight weight;
-  weight.n = n;
-  SPRUN_ASSIGN(weight.packed, pack_s8(ctx.packed(), product.kernel(), WeightConstant::matrix(w, false)));
-  const uint8_t zero_point = 0;
-  const ConstTensorView zeros =
-      ctx.has_input(7) ? ctx.constant(7).view() : ConstTensorView{&zero_point, w.dtype(), Shape{}};
-  SPRUN_ASSIGN(weight.zero_blob, int8_zero_points(zeros, w.dtype()));
-  weight.zero_stride = zeros.num_elements() == 1 ? 0 : 1;
-  product.add_weight(std::move(weight));
-  product.finish(ctx);
+  const std::vector<int32_t> zeros =
+      ctx.has_input(7) ? zero_point_values(ctx.constant(7).view()) : std::vector<int32_t>();
+  const Int8Constant constant = {.source = {WeightConstant::matrix(w, false), zeros}};
+  SPRUN_ASSIGN(Int8Product product,
+               Int8Product::prepare(ctx, {.m = m, .k = k, .x_quant = codes, .y_dtype = DType::kF32}, {&constant, 1}));
   ctx.unread_inputs.push_back(1);
   auto state = std::make_unique<ByteState>(std::move(product));
   state->product_bytes = ctx.scratch_bytes;

@@ -35,23 +35,14 @@ Status Int8Conv::prepare(PrepareContext& ctx, const ConvProblem& p, const Int8Co
   }
   const int64_t depth = p.in_channels * p.window.kernel_size();
   const Tensor& w = ctx.constant(in.w);
-  Int8Product product = Int8Product::choose(
-      ctx, {.m = p.window.out_size(),
-            .k = depth,
-            .x_quant = ctx.input(in.x).dtype == DType::kS8 ? XQuant::kS8 : XQuant::kU8,
-            .y_dtype = DType::kS32});
-  const uint8_t none = 0;
-  const ConstTensorView zero = ctx.has_input(in.w_zero)
-                                   ? ctx.constant(in.w_zero).view()
-                                   : ConstTensorView{&none, w.dtype(), Shape{}};
-  Int8Weight weight;
-  weight.n = p.out_channels;
-  SPRUN_ASSIGN(weight.packed,
-               pack_s8(ctx.packed(), product.kernel(), {&w, p.out_channels, depth, depth, 1}));
-  SPRUN_ASSIGN(weight.zero_blob, int8_zero_points(zero, w.dtype()));
-  weight.zero_stride = zero.num_elements() == 1 ? 0 : 1;
-  product.add_weight(std::move(weight));
-  product.finish(ctx);
+  const std::vector<int32_t> zeros =
+      ctx.has_input(in.w_zero) ? zero_point_values(ctx.constant(in.w_zero).view()) : std::vector<int32_t>();
+  const Int8Constant constant = {.source = {{&w, p.out_channels, depth, depth, 1}, zeros}};
+  const Int8Problem problem = {.m = p.window.out_size(),
+                               .k = depth,
+                               .x_quant = ctx.input(in.x).dtype == DType::kS8 ? XQuant::kS8 : XQuant::kU8,
+                               .y_dtype = DType::kS32};
+  SPRUN_ASSIGN(Int8Product product, Int8Product::prepare(ctx, problem, {&constant, 1}));
   auto state = std::unique_ptr<Int8Conv>(new Int8Conv(p, std::move(product)));
   state->sums_at_ = round_up(ctx.scratch_bytes);
   state->columns_at_ = state->sums_at_ + round_up(p.window.out_size() * p.out_channels * 4);

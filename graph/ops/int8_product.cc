@@ -1,5 +1,7 @@
 #include "graph/ops/int8_product.h"
 
+#include <algorithm>
+
 #include "graph/ops/quant_util.h"
 
 namespace sprun::graph {
@@ -46,43 +48,77 @@ bool is_byte(DType dtype) { return dtype == DType::kU8 || dtype == DType::kS8; }
 
 }  // namespace
 
-Result<PackedBlob> int8_zero_points(const ConstTensorView& zero_point, DType weight_dtype) {
-  const int64_t count = zero_point.num_elements();
-  const int32_t shift = weight_dtype == DType::kU8 ? 128 : 0;
-  const ZeroPointReader values(zero_point);
+std::vector<int32_t> zero_point_values(const ConstTensorView& zero_point) {
+  std::vector<int32_t> values;
+  const ZeroPointReader read(zero_point);
   bool any = false;
-  for (int64_t i = 0; i < count; ++i) any = any || values[i] != shift;
-  if (!any) return PackedBlob();
-  SPRUN_ASSIGN(PackedBlob blob, allocate_blob(count * 4));
-  for (int64_t i = 0; i < count; ++i) static_cast<int32_t*>(blob.data.get())[i] = values[i] - shift;
+  for (int64_t i = 0; i < zero_point.num_elements(); ++i) {
+    values.push_back(read[i]);
+    any = any || values.back() != 0;
+  }
+  if (!any) values.clear();
+  return values;
+}
+
+namespace {
+
+// Zero points as packed dense weights count them (u8 weights lie as W - 128). Empty blob when all are 0.
+Result<PackedBlob> packed_zero_points(const SparseSource& source) {
+  const int32_t shift = source.weight.tensor->dtype() == DType::kU8 ? 128 : 0;
+  const int32_t none[] = {0};
+  const std::span<const int32_t> values = source.zero_point.empty() ? none : source.zero_point;
+  if (std::all_of(values.begin(), values.end(), [&](int32_t v) { return v == shift; })) return PackedBlob();
+  SPRUN_ASSIGN(PackedBlob blob, allocate_blob(static_cast<int64_t>(values.size()) * 4));
+  for (size_t i = 0; i < values.size(); ++i) static_cast<int32_t*>(blob.data.get())[i] = values[i] - shift;
   return blob;
 }
 
-Int8Product Int8Product::choose(PrepareContext& ctx, const Int8Problem& problem) {
+}  // namespace
+
+Result<Int8Product> Int8Product::prepare(PrepareContext& ctx, const Int8Problem& problem,
+                                         std::span<const Int8Constant> weights) {
   Int8Product product;
   product.problem_ = problem;
   product.workers_ = ctx.max_threads();
-  const kernels::IsaSet isas = kernels::available_isas();
-  std::vector<kernels::Rejection> why_not;
-  product.kernel_ = &kernels::select(kernels::gemm_u8s8_kernels(), isas, &why_not);
-  product.quantise_ = kernels::select(kernels::quantize_rows_kernels(), isas).kernel;
-  append_rejections(ctx.rejected, why_not);
+  product.quantise_ = kernels::select(kernels::quantize_rows_kernels(), kernels::available_isas()).kernel;
   product.ldq_ = row_stride(problem.k);
+  for (const Int8Constant& weight : weights) {
+    product.n_.push_back(weight.source.weight.n);
+    product.n_total_ += product.n_.back();
+  }
+  SPRUN_ASSIGN(product.sparse_, SparseInt8::choose(ctx, problem.m, weights));
+  if (!product.sparse_) SPRUN_TRY(product.pack_dense(ctx, weights));
+  product.finish(ctx);
   return product;
 }
 
-void Int8Product::add_weight(Int8Weight weight) {
-  panels_.add(kernels::num_panels(weight.n, kernel_->kernel->nr));
-  n_total_ += weight.n;
-  needs_sums_ = needs_sums_ || weight.zero() != nullptr;
-  weights_.push_back(std::move(weight));
+Status Int8Product::pack_dense(PrepareContext& ctx, std::span<const Int8Constant> weights) {
+  std::vector<kernels::Rejection> why_not;
+  kernel_ = &kernels::select(kernels::gemm_u8s8_kernels(), kernels::available_isas(), &why_not);
+  append_rejections(ctx.rejected, why_not);
+  for (const Int8Constant& constant : weights) {
+    const WeightConstant& w = constant.source.weight;
+    Weight weight;
+    if (constant.quantise()) {
+      SPRUN_ASSIGN(weight.packed, quantise_s8(ctx.packed(), *kernel_, w, constant.alpha));
+    } else {
+      SPRUN_ASSIGN(weight.packed, pack_s8(ctx.packed(), *kernel_, w));
+      SPRUN_ASSIGN(weight.zero_blob, packed_zero_points(constant.source));
+      weight.zero_stride = constant.source.zero_point.size() > 1 ? 1 : 0;
+    }
+    panels_.add(kernels::num_panels(w.n, kernel_->kernel->nr));
+    needs_sums_ = needs_sums_ || weight.zero() != nullptr;
+    weights_.push_back(std::move(weight));
+  }
+  return {};
 }
 
 Int8Product::Scratch Int8Product::layout(void* scratch) const {
   Carver carve(scratch);
   Scratch s;
   const int64_t m = problem_.m;
-  s.kernel = carve.take<char>(kernels::gemm_scratch_bytes(*kernel_->kernel, workers_));
+  s.kernel = carve.take<char>(sparse_ ? sparse_->scratch_bytes(workers_)
+                                      : kernels::gemm_scratch_bytes(*kernel_->kernel, workers_));
   s.range = carve.take<char>(kernels::quantize_per_tensor_scratch_bytes(workers_));
   s.x_scale = carve.take<float>(m);
   s.x_zero = carve.take<int32_t>(m);
@@ -94,12 +130,17 @@ Int8Product::Scratch Int8Product::layout(void* scratch) const {
 }
 
 void Int8Product::finish(PrepareContext& ctx) {
+  ctx.regime = gemm_regime(problem_.m);
+  ctx.scratch_bytes = layout(nullptr).total;
+  const double dense = static_cast<double>(n_total_) * static_cast<double>(problem_.k);
+  ctx.flops = 2.0 * static_cast<double>(problem_.m) * (sparse_ ? sparse_->stored() : dense);
+  if (sparse_) {
+    ctx.kernel = std::string(sparse_->kernel_name());
+    return;
+  }
   const int64_t nr = kernel_->kernel->nr;
   grid_ = kernels::make_grid(problem_.m, panels_.total() * nr, problem_.k, nr, 1, workers_);
   ctx.kernel = std::string(kernel_->name);
-  ctx.regime = gemm_regime(problem_.m);
-  ctx.flops = 2.0 * static_cast<double>(problem_.m) * static_cast<double>(n_total_) * static_cast<double>(problem_.k);
-  ctx.scratch_bytes = layout(nullptr).total;
 }
 
 void Int8Product::row_sums(ThreadPool& pool, const uint8_t* x, const Scratch& memory) const {
@@ -158,20 +199,15 @@ const uint8_t* Int8Product::quantise(ThreadPool& pool, const Int8Run& run, const
 
 kernels::GemmU8S8Args Int8Product::args_for(const Int8Run& run, const Scratch& memory, const uint8_t* x,
                                             int segment) const {
-  const Int8Weight& weight = weights_[static_cast<size_t>(segment)];
   const Int8Segment& part = run.segments[static_cast<size_t>(segment)];
   const int64_t x_stride = problem_.x_quant == XQuant::kPerRow ? 1 : 0;
   kernels::GemmU8S8Args args = {.m = problem_.m,
-                                .n = weight.n,
+                                .n = n_[static_cast<size_t>(segment)],
                                 .k = problem_.k,
                                 .x = x,
                                 .ldx = problem_.x_quant == XQuant::kU8 ? problem_.k : ldq_,
-                                .w = weight.packed.weights,
-                                .w_sum = weight.packed.sums,
                                 .x_zero_point = memory.x_zero,
                                 .x_zero_point_stride = x_stride,
-                                .w_zero_point = weight.zero(),
-                                .w_zero_point_stride = weight.zero_stride,
                                 .x_sum = memory.x_sums,
                                 .x_scale = memory.x_scale,
                                 .x_scale_stride = x_stride,
@@ -179,6 +215,13 @@ kernels::GemmU8S8Args Int8Product::args_for(const Int8Run& run, const Scratch& m
                                 .w_scale_stride = part.w_scale_stride,
                                 .ldy = part.ldy,
                                 .epilogue = {}};
+  if (!sparse_) {
+    const Weight& weight = weights_[static_cast<size_t>(segment)];
+    args.w = weight.packed.weights;
+    args.w_sum = weight.packed.sums;
+    args.w_zero_point = weight.zero();
+    args.w_zero_point_stride = weight.zero_stride;
+  }
   if (problem_.y_dtype == DType::kS32) {
     args.y_s32 = static_cast<int32_t*>(part.y);
     return args;
@@ -188,28 +231,26 @@ kernels::GemmU8S8Args Int8Product::args_for(const Int8Run& run, const Scratch& m
       .bias = part.bias, .residual = part.residual, .ld_residual = part.ld_residual, .activation = run.activation};
   if (is_byte(problem_.y_dtype)) {
     int64_t column = 0;
-    for (int i = 0; i < segment; ++i) column += weights_[static_cast<size_t>(i)].n;
+    for (int i = 0; i < segment; ++i) column += n_[static_cast<size_t>(i)];
     args.y = memory.y + column;
     args.ldy = n_total_;
   }
   return args;
 }
 
-// The floats of one finished tile as codes, while they are in cache.
-void Int8Product::requantise(const Int8Run& run, const Scratch& memory, int segment,
-                             const kernels::TileRange& tile) const {
-  const Int8Segment& part = run.segments[static_cast<size_t>(segment)];
-  const int64_t nr = kernel_->kernel->nr, n = weights_[static_cast<size_t>(segment)].n;
-  int64_t column = tile.panel_begin * nr;
-  const int64_t count = std::min(tile.panel_end * nr, n) - column, rows = tile.m_end - tile.m_begin;
-  uint8_t* y = static_cast<uint8_t*>(part.y) + tile.m_begin * part.ldy + column;
-  for (int i = 0; i < segment; ++i) column += weights_[static_cast<size_t>(i)].n;
+// The floats of a finished part as codes, while they are in cache.
+void Int8Product::requantise(const Int8Run& run, const Scratch& memory, int segment, const Part& part) const {
+  const Int8Segment& to = run.segments[static_cast<size_t>(segment)];
+  int64_t column = part.n_begin;
+  const int64_t count = part.n_end - part.n_begin, rows = part.m_end - part.m_begin;
+  uint8_t* y = static_cast<uint8_t*>(to.y) + part.m_begin * to.ldy + column;
+  for (int i = 0; i < segment; ++i) column += n_[static_cast<size_t>(i)];
   const bool is_signed = problem_.y_dtype == DType::kS8;
-  quantise_->quantize(memory.y + tile.m_begin * n_total_ + column, n_total_, rows, count, run.y_scale,
-                      run.y_zero_point + (is_signed ? 128 : 0), y, part.ldy, nullptr);
+  quantise_->quantize(memory.y + part.m_begin * n_total_ + column, n_total_, rows, count, run.y_scale,
+                      run.y_zero_point + (is_signed ? 128 : 0), y, to.ldy, nullptr);
   if (!is_signed) return;
   for (int64_t r = 0; r < rows; ++r) {  // u8 codes with zero point + 128 to s8
-    for (int64_t j = 0; j < count; ++j) y[r * part.ldy + j] ^= 0x80;
+    for (int64_t j = 0; j < count; ++j) y[r * to.ldy + j] ^= 0x80;
   }
 }
 
@@ -220,13 +261,26 @@ void Int8Product::run(ThreadPool& pool, const Int8Run& run, void* scratch) const
   }
   const Scratch memory = layout(scratch);
   const uint8_t* x = quantise(pool, run, memory);
-  const bool codes = is_byte(problem_.y_dtype);
-  run_segments(
-      pool, *kernel_->kernel, grid_, panels_, memory.kernel,
-      [&](int segment) { return args_for(run, memory, x, segment); },
-      [&](int segment, const kernels::TileRange& tile) {
-        if (codes) requantise(run, memory, segment, tile);
-      });
+  const auto args = [&](int segment) { return args_for(run, memory, x, segment); };
+  const auto done = [&](int segment, Part part) {
+    part.m_end = std::min(part.m_end, problem_.m);
+    part.n_end = std::min(part.n_end, n_[static_cast<size_t>(segment)]);
+    if (is_byte(problem_.y_dtype)) requantise(run, memory, segment, part);
+  };
+  if (sparse_) {
+    const int64_t ldx = problem_.x_quant == XQuant::kU8 ? problem_.k : ldq_;
+    sparse_->run(pool, x, ldx, memory.kernel, args,
+                 [&](int segment, const kernels::BsrRange& r, const kernels::BsrLayout& layout) {
+                   done(segment, {r.slab_begin * layout.slab_tokens, r.slab_end * layout.slab_tokens,
+                                  r.unit_begin * layout.unit_rows, r.unit_end * layout.unit_rows});
+                 });
+    return;
+  }
+  run_segments(pool, *kernel_->kernel, grid_, panels_, memory.kernel, args,
+               [&](int segment, const kernels::TileRange& tile) {
+                 const int64_t nr = kernel_->kernel->nr;
+                 done(segment, {tile.m_begin, tile.m_end, tile.panel_begin * nr, tile.panel_end * nr});
+               });
 }
 
 }  // namespace sprun::graph

@@ -8,9 +8,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "graph/ops/linear_segments.h"
+#include "graph/ops/sparse_int8.h"
 #include "kernels/gemm/quantize_rows.h"
 
 namespace sprun::graph {
@@ -31,16 +33,8 @@ struct Int8Problem {
   DType y_dtype = DType::kF32;  // kF32, kS32, kU8, kS8
 };
 
-struct Int8Weight {
-  PackedS8 packed;
-  int64_t n = 0;
-  PackedBlob zero_blob;  // int32 zero points, as the packed weights count them; empty: all 0
-  int64_t zero_stride = 0;
-  const int32_t* zero() const { return static_cast<const int32_t*>(zero_blob.data.get()); }
-};
-
-// Zero points of a u8 or s8 weight constant as int32, shifted like packed weights are. Empty blob when all are 0.
-Result<PackedBlob> int8_zero_points(const ConstTensorView& zero_point, DType weight_dtype);
+// The zero points of a constant tensor of any integer type; empty when all are 0.
+std::vector<int32_t> zero_point_values(const ConstTensorView& zero_point);
 
 // What run() gets per weight.
 struct Int8Segment {
@@ -68,27 +62,41 @@ class Int8Product {
   // Longest K whose sums cannot overflow.
   static constexpr int64_t kMaxK = 65793;
 
-  // Chooses kernels; add_weight() comes next, then finish().
-  static Int8Product choose(PrepareContext& ctx, const Int8Problem& problem);
-  const kernels::KernelInfo<kernels::GemmU8S8Kernel>& kernel() const { return *kernel_; }
-  void add_weight(Int8Weight weight);
-  // Sets kernel, regime, flops and scratch_bytes of ctx.
-  void finish(PrepareContext& ctx);
+  // Chooses kernels, sparse or dense, packs the weights, and sets kernel, detail, regime, flops and scratch_bytes of
+  // ctx. The constants may be released afterwards.
+  static Result<Int8Product> prepare(PrepareContext& ctx, const Int8Problem& problem,
+                                     std::span<const Int8Constant> weights);
 
   void run(ThreadPool& pool, const Int8Run& run, void* scratch) const;
   int64_t n_total() const { return n_total_; }
-  const Int8Weight& weight(size_t i) const { return weights_[i]; }
+  // Scales of float weights that were quantised here, [N].
+  const float* weight_scale(size_t i) const { return sparse_ ? sparse_->weight(i).scale : weights_[i].packed.scale; }
 
  private:
   struct Scratch;
+  struct Weight {  // dense
+    PackedS8 packed;
+    PackedBlob zero_blob;  // int32 zero points, as the packed weights count them; empty: all 0
+    int64_t zero_stride = 0;
+    const int32_t* zero() const { return static_cast<const int32_t*>(zero_blob.data.get()); }
+  };
+  // Rows and outputs of one segment that a worker has finished.
+  struct Part {
+    int64_t m_begin = 0, m_end = 0, n_begin = 0, n_end = 0;
+  };
+
+  Status pack_dense(PrepareContext& ctx, std::span<const Int8Constant> weights);
+  void finish(PrepareContext& ctx);
   Scratch layout(void* scratch) const;
   const uint8_t* quantise(ThreadPool& pool, const Int8Run& run, const Scratch& memory) const;
   void row_sums(ThreadPool& pool, const uint8_t* x, const Scratch& memory) const;
   kernels::GemmU8S8Args args_for(const Int8Run& run, const Scratch& memory, const uint8_t* x, int segment) const;
-  void requantise(const Int8Run& run, const Scratch& memory, int segment, const kernels::TileRange& tile) const;
+  void requantise(const Int8Run& run, const Scratch& memory, int segment, const Part& part) const;
 
   Int8Problem problem_;
-  std::vector<Int8Weight> weights_;
+  std::vector<int64_t> n_;        // outputs of each weight
+  std::vector<Weight> weights_;   // empty when sparse
+  std::optional<SparseInt8> sparse_;
   PanelMap panels_;
   kernels::TileGrid grid_{};
   int workers_ = 1;

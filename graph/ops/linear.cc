@@ -186,7 +186,7 @@ class Int8State : public LinearState {
   void run(RunContext& ctx) const override {
     std::array<Int8Segment, kMaxSegments> segments;
     for (int i = 0; i < common.attrs.num_weights; ++i) {
-      segments[static_cast<size_t>(i)] = {.w_scale = product_.weight(static_cast<size_t>(i)).packed.scale,
+      segments[static_cast<size_t>(i)] = {.w_scale = product_.weight_scale(static_cast<size_t>(i)),
                                           .w_scale_stride = 1,
                                           .bias = bias(ctx, i),
                                           .y = output(ctx, i),
@@ -237,18 +237,16 @@ Status prepare_packed(PrepareContext& ctx, const Common& linear, std::string_vie
   const kernels::IsaSet isas = kernels::available_isas();
   std::vector<kernels::Rejection> why_not;
   if (precision == "int8") {
-    Int8Product product =
-        Int8Product::choose(ctx, {.m = linear.shapes.m, .k = linear.shapes.k, .x_quant = XQuant::kPerRow});
+    std::vector<Int8Constant> weights;
     for (int i = 0; i < linear.attrs.num_weights; ++i) {
       const int input = Layout(linear.attrs).weight(i);
-      Int8Weight weight;
-      weight.n = linear.shapes.n[static_cast<size_t>(i)];
-      const auto constant = WeightConstant::matrix(ctx.constant(input), linear.attrs.trans_w);
-      SPRUN_ASSIGN(weight.packed, quantise_s8(ctx.packed(), product.kernel(), constant, linear.alpha));
-      product.add_weight(std::move(weight));
+      weights.push_back({.source = {WeightConstant::matrix(ctx.constant(input), linear.attrs.trans_w), {}},
+                         .alpha = linear.alpha});
       ctx.unread_inputs.push_back(input);
     }
-    product.finish(ctx);
+    SPRUN_ASSIGN(
+        Int8Product product,
+        Int8Product::prepare(ctx, {.m = linear.shapes.m, .k = linear.shapes.k, .x_quant = XQuant::kPerRow}, weights));
     ctx.state = std::make_unique<Int8State>(linear, std::move(product));
   } else if (precision == "bf16") {
     const auto& info = kernels::select(kernels::gemm_bf16_kernels(), isas, &why_not);

@@ -147,21 +147,6 @@ std::string reason_against(const PrepareContext& ctx, const LinearAttrs& attrs, 
   return {};
 }
 
-Result<Int8Weight> make_weight(PrepareContext& ctx, const LinearAttrs& attrs, const LinearShapes& shapes, int i,
-                               const Int8Product& product) {
-  const Layout at(attrs);
-  Int8Weight weight;
-  weight.n = shapes.n[static_cast<size_t>(i)];
-  const Tensor& constant = ctx.constant(at.weight(i));
-  SPRUN_ASSIGN(weight.packed, pack_s8(ctx.packed(), product.kernel(), WeightConstant::matrix(constant, attrs.trans_w)));
-  const uint8_t none = 0;
-  ConstTensorView zero = {&none, constant.dtype(), Shape{}};
-  if (ctx.has_input(at.w_zero(i))) zero = ctx.constant(at.w_zero(i)).view();
-  SPRUN_ASSIGN(weight.zero_blob, int8_zero_points(zero, constant.dtype()));
-  weight.zero_stride = zero.num_elements() == 1 ? 0 : 1;
-  return weight;
-}
-
 Status prepare_linear(PrepareContext& ctx) {
   SPRUN_ASSIGN(const LinearAttrs attrs, linear_attrs(ctx.attrs()));
   SPRUN_ASSIGN(const Mode mode, mode_of(ctx.attrs()));
@@ -171,14 +156,17 @@ Status prepare_linear(PrepareContext& ctx) {
     ctx.rejected.push_back({"gemm_u8s8", std::move(reason)});
     return {};
   }
-  Int8Product product = Int8Product::choose(
-      ctx, {.m = shapes.m, .k = shapes.k, .x_quant = x_quant_of(ctx, mode), .y_dtype = ctx.output(0).dtype});
+  std::array<std::vector<int32_t>, kMaxSegments> zeros;
+  std::vector<Int8Constant> weights;
   for (int i = 0; i < attrs.num_weights; ++i) {
-    SPRUN_ASSIGN(Int8Weight weight, make_weight(ctx, attrs, shapes, i, product));
-    product.add_weight(std::move(weight));
+    auto& zero = zeros[static_cast<size_t>(i)];
+    if (ctx.has_input(at.w_zero(i))) zero = zero_point_values(ctx.constant(at.w_zero(i)).view());
+    weights.push_back({.source = {WeightConstant::matrix(ctx.constant(at.weight(i)), attrs.trans_w), zero}});
     ctx.unread_inputs.push_back(at.weight(i));
   }
-  product.finish(ctx);
+  const Int8Problem problem = {
+      .m = shapes.m, .k = shapes.k, .x_quant = x_quant_of(ctx, mode), .y_dtype = ctx.output(0).dtype};
+  SPRUN_ASSIGN(Int8Product product, Int8Product::prepare(ctx, problem, weights));
   ctx.state = std::make_unique<State>(attrs, shapes, std::move(product));
   return {};
 }

@@ -102,19 +102,12 @@ Result<std::unique_ptr<ByteProduct>> prepare_bytes(PrepareContext& ctx, const Pr
     ctx.rejected.push_back({"gemm_u8s8", std::move(reason)});
     return made;
   }
-  Int8Product product = Int8Product::choose(
-      ctx, {.m = g.m * g.num_batches(), .k = g.k, .x_quant = x_quant, .y_dtype = ctx.output(0).dtype});
-  const Tensor& b = ctx.constant(in.b);
-  Int8Weight weight;
-  weight.n = g.n;
-  SPRUN_ASSIGN(weight.packed, pack_s8(ctx.packed(), product.kernel(), WeightConstant::matrix(b, false)));
-  const uint8_t none = 0;
-  ConstTensorView zero = {&none, b.dtype(), Shape{}};
-  if (ctx.has_input(in.b_zero)) zero = ctx.constant(in.b_zero).view();
-  SPRUN_ASSIGN(weight.zero_blob, int8_zero_points(zero, b.dtype()));
-  weight.zero_stride = zero.num_elements() == 1 ? 0 : 1;
-  product.add_weight(std::move(weight));
-  product.finish(ctx);
+  const std::vector<int32_t> zeros =
+      ctx.has_input(in.b_zero) ? zero_point_values(ctx.constant(in.b_zero).view()) : std::vector<int32_t>();
+  const Int8Constant constant = {.source = {WeightConstant::matrix(ctx.constant(in.b), false), zeros}};
+  const Int8Problem problem = {
+      .m = g.m * g.num_batches(), .k = g.k, .x_quant = x_quant, .y_dtype = ctx.output(0).dtype};
+  SPRUN_ASSIGN(Int8Product product, Int8Product::prepare(ctx, problem, {&constant, 1}));
   ctx.unread_inputs.push_back(in.b);
   made = std::make_unique<ByteProduct>(std::move(product));
   return made;

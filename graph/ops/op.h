@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "graph/ir/graph.h"
+#include "sprun/sparse.h"
 #include "sprun/status.h"
 #include "sprun/tensor.h"
 
@@ -165,11 +166,13 @@ class PrepareContext {
   int max_threads() const { return max_threads_; }
   // Packed weights, shared by all plans of a model.
   PackedCache& packed() const { return *packed_; }
+  SparseMode sparse() const { return sparse_; }
 
   // --- results
   std::unique_ptr<const OpState> state;
   int64_t scratch_bytes = 0;
   std::string kernel;                 // "gemm_f32_avx512"; empty: the op's plain loop
+  std::string detail;                 // why this kernel, what it needs; one line for explain
   std::string regime;                 // "compute-bound", "bandwidth-bound" or empty
   double flops = 0;                   // multiply and add count as two
   std::vector<Rejection> rejected;
@@ -180,6 +183,7 @@ class PrepareContext {
   std::span<const Tensor> constants_;
   int max_threads_ = 1;
   PackedCache* packed_ = nullptr;
+  SparseMode sparse_ = SparseMode::kAuto;
 };
 
 struct Arity {

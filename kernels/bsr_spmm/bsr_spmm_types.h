@@ -91,21 +91,6 @@ struct BsrU8S8Kernel {
   void (*pack_x)(const uint8_t* x, int64_t ldx, int64_t m, int64_t k, int64_t slab, uint8_t* out);
 };
 
-// gemm.x, gemm.ldx and gemm.w are not used.
-struct BsrF32Args {
-  GemmF32Args gemm;
-  BsrWeights w;
-  const float* slabs = nullptr;
-};
-
-struct BsrF32Kernel {
-  BsrLayout layout;
-  int64_t min_m;
-  int64_t scratch_bytes;
-  void (*run)(const BsrF32Args& args, const BsrRange& range, void* scratch);
-  void (*pack_x)(const float* x, int64_t ldx, int64_t m, int64_t k, int64_t slab, float* out);
-};
-
 // gemm.x, gemm.ldx and gemm.w are not used. Values are bf16.
 struct BsrBf16Args {
   GemmBf16Args gemm;

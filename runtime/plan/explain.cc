@@ -23,6 +23,7 @@ void append_step(std::string& text, const Plan& plan, size_t index) {
                  node.inputs.empty() ? "" : shape_of(plan, node.inputs[0]),
                  node.outputs.empty() ? "" : shape_of(plan, node.outputs[0]), node.name);
   if (step.dynamic) text += "           shapes are only known when running: outputs are allocated on the heap\n";
+  if (!step.detail.empty()) text += "           " + step.detail + "\n";
   for (const graph::Rejection& rejection : step.rejected) {
     fmt::format_to(std::back_inserter(text), "           not {:<28} {}\n", rejection.kernel, rejection.reason);
   }

@@ -38,6 +38,7 @@ struct Step {
   std::unique_ptr<const graph::OpState> state;
   bool dynamic = false;          // shapes are found when running
   std::string kernel, regime;    // kernel empty: the op's plain loop
+  std::string detail;            // why this kernel, what it needs
   double flops = 0, bytes = 0;
   std::vector<graph::Rejection> rejected;
   std::vector<graph::ValueId> last_uses;  // dynamic values to free after this step
@@ -52,6 +53,7 @@ struct OutputCopy {
 struct PlanOptions {
   int num_threads = 1;
   Precision precision = Precision::kF32;
+  SparseMode sparse = SparseMode::kAuto;
   std::span<const std::string> disabled_passes = {};
 };
 

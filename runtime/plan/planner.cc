@@ -112,10 +112,12 @@ class Planner {
     ctx.constants_ = constants;
     ctx.max_threads_ = options_.num_threads;
     ctx.packed_ = &packed_;
+    ctx.sparse_ = options_.sparse;
     SPRUN_TRY(node.def->prepare(ctx));
     step.state = std::move(ctx.state);
     step.kernel = std::move(ctx.kernel);
     step.regime = std::move(ctx.regime);
+    step.detail = std::move(ctx.detail);
     step.flops = ctx.flops;
     step.rejected = std::move(ctx.rejected);
     plan_->scratch_bytes_ = std::max(plan_->scratch_bytes_, ctx.scratch_bytes);

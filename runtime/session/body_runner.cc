@@ -32,7 +32,7 @@ Result<Executor*> Executor::BodyRunner::executor_for(std::string_view attr, std:
                                        std::to_string(inputs.size()));
   }
   if (executors_.size() >= kMaxExecutors) executors_.clear();
-  SPRUN_ASSIGN(auto plan, Plan::build(*body, inputs, {.num_threads = env_.pool->num_threads(), .precision = env_.precision},
+  SPRUN_ASSIGN(auto plan, Plan::build(*body, inputs, {.num_threads = env_.pool->num_threads(), .precision = env_.precision, .sparse = env_.sparse},
                                       *env_.pool, *env_.packed));
   SPRUN_ASSIGN(auto executor, Executor::create(std::move(plan), env_));
   return executors_.emplace(key, std::move(executor)).first->second.get();

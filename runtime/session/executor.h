@@ -18,6 +18,7 @@ struct ExecutionEnv {
   ThreadPool* pool = nullptr;
   PackedCache* packed = nullptr;
   Precision precision = Precision::kF32;
+  SparseMode sparse = SparseMode::kAuto;
 };
 
 class Executor {

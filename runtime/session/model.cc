@@ -23,6 +23,25 @@ Result<Precision> parse_precision(std::string_view name) {
   return Status(Code::kUsage, "unknown precision '" + std::string(name) + "', expected f32, bf16 or int8");
 }
 
+std::string_view sparse_mode_name(SparseMode mode) {
+  switch (mode) {
+    case SparseMode::kAuto:
+      return "auto";
+    case SparseMode::kOff:
+      return "off";
+    case SparseMode::kForce:
+      return "force";
+  }
+  return "auto";
+}
+
+Result<SparseMode> parse_sparse_mode(std::string_view name) {
+  for (SparseMode mode : {SparseMode::kAuto, SparseMode::kOff, SparseMode::kForce}) {
+    if (sparse_mode_name(mode) == name) return mode;
+  }
+  return Status(Code::kUsage, "unknown sparse mode '" + std::string(name) + "', expected auto, off or force");
+}
+
 std::string TensorSpec::shape_string() const {
   if (!has_shape) return "[?]";
   std::string text = "[";
@@ -122,7 +141,7 @@ Result<std::shared_ptr<const Plan>> Model::Impl::plan_for(std::span<const ConstT
     return found->second;
   }
   const PlanOptions plan_options{
-      .num_threads = pool.num_threads(), .precision = options.precision, .disabled_passes = options.disabled_passes};
+      .num_threads = pool.num_threads(), .precision = options.precision, .sparse = options.sparse, .disabled_passes = options.disabled_passes};
   SPRUN_ASSIGN(auto plan, Plan::build(*onnx.graph, input_views, plan_options, pool, packed));
   plans.emplace_front(key, plan);
   while (plans.size() > static_cast<size_t>(std::max(1, options.max_plans))) plans.pop_back();

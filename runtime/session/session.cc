@@ -122,7 +122,8 @@ struct Session::Impl {
     }
     SPRUN_TRY(check_symbols(shared().inputs, inputs));
     SPRUN_ASSIGN(auto plan, build_plan());
-    const ExecutionEnv env{.pool = &pool, .packed = &shared().packed, .precision = shared().options.precision};
+    const ExecutionEnv env{.pool = &pool, .packed = &shared().packed, .precision = shared().options.precision,
+                           .sparse = shared().options.sparse};
     SPRUN_ASSIGN(auto executor, Executor::create(std::move(plan), env));
     executors.push_front(std::move(executor));
     if (executors.size() > kMaxExecutors) executors.pop_back();

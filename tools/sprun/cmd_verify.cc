@@ -21,7 +21,7 @@ using Json = nlohmann::ordered_json;
 
 struct VerifyArgs {
   std::vector<std::string> paths, disabled_passes;
-  std::string filter, json, precision = "f32", isa;
+  std::string filter, json, precision = "f32", isa, sparse = "auto";
   ToleranceArgs tolerance;
   int threads = 0;
   bool isolate = false, verbose = false;
@@ -92,6 +92,7 @@ Status verify(const VerifyArgs& args) {
   CaseOptions options;
   SPRUN_ASSIGN(options.tolerances, Tolerances::create(args.tolerance));
   SPRUN_ASSIGN(options.model.precision, parse_precision(args.precision));
+  SPRUN_ASSIGN(options.model.sparse, parse_sparse_mode(args.sparse));
   SPRUN_TRY(limit_isa(args.isa));
   options.model.disabled_passes = args.disabled_passes;
   options.threads = args.threads;
@@ -127,6 +128,7 @@ Action setup_verify(CLI::App& app) {
   app.add_option("--threads", args->threads, "Threads; 0: every core this process may use")
       ->check(CLI::Range(0, 1024));
   app.add_option("--precision", args->precision, "Arithmetic of linear layers: f32, bf16, int8");
+  app.add_option("--sparse", args->sparse, "Sparse kernels: auto, off, force");
   app.add_option("--isa", args->isa, "Highest instruction set to use");
   app.add_option("--disable-pass", args->disabled_passes, "Graph passes to leave out")
       ->delimiter(',');

@@ -51,6 +51,8 @@ Result<std::map<std::string, Tensor>> read_inputs(const Model& model,
 
 void add_model_options(CLI::App& app, ModelArgs& args, bool with_precision) {
   app.add_option("MODEL", args.path, "The ONNX file")->required();
+  app.add_option("--sparse", args.sparse,
+                 "Sparse kernels: auto where they are expected to be faster, off, force wherever they can run");
   if (with_precision) {
     app.add_option("--precision", args.precision,
                    "Arithmetic of linear layers: f32 (as the file says), bf16, int8");
@@ -77,6 +79,7 @@ void add_input_options(CLI::App& app, InputArgs& args) {
 Result<Loaded> load_model(const ModelArgs& args) {
   ModelOptions options;
   SPRUN_ASSIGN(options.precision, parse_precision(args.precision));
+  SPRUN_ASSIGN(options.sparse, parse_sparse_mode(args.sparse));
   options.disabled_passes = args.disabled_passes;
   SPRUN_TRY(limit_isa(args.isa));
   const Progress progress("loading " + args.path);

@@ -20,7 +20,7 @@
 namespace sprun::tools {
 
 struct ModelArgs {
-  std::string path, precision = "f32", isa;
+  std::string path, precision = "f32", isa, sparse = "auto";
   std::vector<std::string> disabled_passes;
 };
 struct InputArgs {
@@ -29,7 +29,7 @@ struct InputArgs {
   uint64_t seed = 0;
 };
 
-// MODEL, --isa, --disable-pass and, unless the command takes a list of them, --precision.
+// MODEL, --isa, --sparse, --disable-pass and, unless the command takes a list of them, --precision.
 void add_model_options(CLI::App& app, ModelArgs& args, bool with_precision = true);
 // -i, --dim, --fill, --seed.
 void add_input_options(CLI::App& app, InputArgs& args);

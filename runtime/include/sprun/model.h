@@ -12,6 +12,7 @@
 
 #include "sprun/dtype.h"
 #include "sprun/export.h"
+#include "sprun/sparse.h"
 #include "sprun/status.h"
 
 namespace sprun {
@@ -28,6 +29,7 @@ SPRUN_API Result<Precision> parse_precision(std::string_view name);  // "f32", "
 // names), for the whole process.
 struct ModelOptions {
   Precision precision = Precision::kF32;
+  SparseMode sparse = SparseMode::kAuto;
   // Graph passes not to run, by name (`sprun explain` lists them).
   std::vector<std::string> disabled_passes;
   // Plans (one per combination of input shapes) kept ready; the least recently used one is dropped.

@@ -6,5 +6,6 @@
 #include "sprun/model.h"
 #include "sprun/session.h"
 #include "sprun/shape.h"
+#include "sprun/sparse.h"
 #include "sprun/status.h"
 #include "sprun/tensor.h"

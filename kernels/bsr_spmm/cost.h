@@ -1,0 +1,27 @@
+// What a product is expected to cost, so that a layer can be chosen sparse or dense before it runs.
+//
+//   dense:  max(multiply-adds / rate, weight bytes / bandwidth)
+//   sparse: max(stored multiply-adds / (rate * efficiency), packed bytes / bandwidth)
+//           + copying X into slabs + turning Y around
+// The unit is about a nanosecond of one core, but only ratios between the two are meant: both sides
+// use the same rate per instruction set. Constants: `sprun_kernels_bench --benchmark_filter=^u8s8`
+// on AMD Zen 5 (bench/README.md says how to repeat it), 128 rows, 768 and 3072 inputs and outputs.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/bsr_spmm/bsr_spmm.h"
+
+namespace sprun::kernels {
+
+struct ProductSize {
+  int64_t m = 0, n = 0, k = 0;
+};
+
+// The dense u8 x s8 product of kernels/gemm with the best kernel for `isas`.
+double dense_u8s8_cost(const ProductSize& size, IsaSet isas);
+
+// The same with stored blocks only; `density` is that of the kernel's pattern.
+double bsr_u8s8_cost(const KernelInfo<BsrU8S8Kernel>& info, const ProductSize& size, double density);
+
+}  // namespace sprun::kernels
