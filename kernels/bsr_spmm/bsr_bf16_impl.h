@@ -1,70 +1,98 @@
-// What bf16 block-sparse products with tokens as lanes share: slabs from f32 rows, and sums to Y.
+// bf16 block-sparse products with tokens as lanes, instantiated per Arch and pattern.
+//
+// 16x4 blocks multiply lines of pairs as they are (lines_impl.h); Rx1 blocks make the pairs from
+// two columns of X (columns_impl.h). Without a bf16 instruction halves of pairs are widened to f32.
 #pragma once
 
-#include "kernels/bsr_spmm/bsr_layouts.h"
-#include "kernels/bsr_spmm/pack_x_impl.h"
-#include "kernels/bsr_spmm/token_lanes_impl.h"
-#include "kernels/gemm/epilogue_impl.h"
+#include "kernels/bsr_spmm/columns_impl.h"
+#include "kernels/bsr_spmm/float_ends_impl.h"
+#include "kernels/bsr_spmm/lines_impl.h"
+#include "kernels/bsr_spmm/pack_x_bf16_impl.h"
+#include "kernels/simd/dot2.h"
+#include "kernels/simd/interleave.h"
 
 namespace sprun::kernels::bsr {
 
-// kGroupSlabs of bf16 pairs: [2 ceil(K / 4)][kSlab][2].
-template <class Arch, int64_t kSlab>
-void pack_x_pairs(const float* x, int64_t ldx, int64_t m, int64_t k, int64_t slab, uint16_t* out) {
-  using V = simd::F32<simd::VecArch<Arch>>;
-  constexpr int64_t kInputs = 32;  // of one turn: 16 pairs
-  alignas(64) uint16_t rows[16 * kInputs];
-  alignas(64) uint32_t pairs[16 * 16];
-  const int64_t m0 = slab * kSlab, end = min_of(m, m0 + kSlab), num_pairs = (k + 3) / 4 * 2;
-  for (int64_t t = m0; t < end; t += 16) {
-    const int64_t tokens = min_of(16, end - t);
-    for (int64_t k0 = 0; k0 < k; k0 += kInputs) {
-      const int64_t inputs = min_of(kInputs, k - k0);
-      if (tokens < 16 || inputs < kInputs) __builtin_memset(rows, 0, sizeof(rows));
-      for (int64_t r = 0; r < tokens; ++r) {
-        const float* in = x + (t + r) * ldx + k0;
-        uint16_t* to = rows + r * kInputs;
-        int64_t i = 0;
-        for (; i + V::kLanes <= inputs; i += V::kLanes) V::load(in + i).store_bf16(to + i);
-        if (i < inputs) {
-          V::load_partial(in + i, inputs - i).store_bf16_partial(to + i, inputs - i);
-        }
-      }
-      turn_quads<Arch>(reinterpret_cast<const uint8_t*>(rows), 2 * kInputs, 16, 64, pairs);
-      const int64_t count = min_of(16, num_pairs - k0 / 2);
-      for (int64_t p = 0; p < count; ++p) {
-        __builtin_memcpy(out + ((k0 / 2 + p) * kSlab + t - m0) * 2, pairs + p * 16, 64);
-      }
+// The low or high halves of two rows of bf16, put together to pairs.
+template <class Arch>
+struct PairUp {
+  using VecArch = simd::VecArch<Arch>;
+  using S = simd::Interleave<VecArch>;
+  using I = simd::I32<VecArch>;
+  using X = typename simd::Dot2<Arch>::A;
+  SPRUN_INLINE static X low(typename S::Raw a, typename S::Raw b) {
+    const typename S::Raw zero = I::zero().v;
+    return {I{S::low16(zero, a)}.as_f32(), I{S::low16(zero, b)}.as_f32()};
+  }
+  SPRUN_INLINE static X high(typename S::Raw a, typename S::Raw b) {
+    const typename S::Raw zero = I::zero().v;
+    return {I{S::high16(zero, a)}.as_f32(), I{S::high16(zero, b)}.as_f32()};
+  }
+};
+#if defined(__AVX512BF16__)
+template <>
+struct PairUp<simd::Avx512Bf16> {
+  using X = __m512bh;
+  SPRUN_INLINE static X low(__m512i a, __m512i b) {
+    return reinterpret_cast<__m512bh>(_mm512_unpacklo_epi16(a, b));
+  }
+  SPRUN_INLINE static X high(__m512i a, __m512i b) {
+    return reinterpret_cast<__m512bh>(_mm512_unpackhi_epi16(a, b));
+  }
+};
+#endif
+
+template <class ArchT>
+struct Bf16Lanes {
+  using Arch = ArchT;
+  using Dot = simd::Dot2<Arch>;
+  using Acc = typename Dot::Acc;
+  using Sum = float;
+  using X = typename Dot::A;
+  static constexpr int kInputs = 2;
+  static constexpr bool kSkipsPadding = true;
+  SPRUN_INLINE static X load(const uint8_t* p) {
+    return Dot::load(reinterpret_cast<const uint16_t*>(p));
+  }
+  // Each half of a row, 32 tokens, holds two vectors side by side.
+  template <int kFirst, int kCount>
+  SPRUN_INLINE static void columns(const uint8_t* const (&rows)[2], X (&x)[kCount]) {
+    using S = simd::Interleave<simd::VecArch<Arch>>;
+#pragma GCC unroll 4
+    for (int v = 0; v < kCount; ++v) {
+      const int half = (kFirst + v) / 2;
+      const auto a = S::load(rows[0] + 64 * half), b = S::load(rows[1] + 64 * half);
+      x[v] = (kFirst + v) % 2 == 0 ? PairUp<Arch>::low(a, b) : PairUp<Arch>::high(a, b);
     }
   }
-}
+  SPRUN_INLINE static X weight(const uint8_t* p) {
+    return Dot::broadcast(simd::load_pair(reinterpret_cast<const uint16_t*>(p)));
+  }
+  SPRUN_INLINE static void accumulate(Acc& acc, X x, X w) { Dot::accumulate(acc, x, w); }
+};
 
-// Y of one unit from its sums [kUnit][kSlab]; `turned` holds 16 x 16.
-template <class Arch, int64_t kUnit, int64_t kSlab>
-void finish_bf16_unit(const GemmBf16Args& args, int64_t m, int64_t tokens, int64_t u,
-                      const float* sums, float* turned) {
-  using V = simd::F32<simd::VecArch<Arch>>;
-  const Epilogue& e = args.epilogue;
-  const V alpha = V::broadcast(e.alpha);
-  const int64_t end = min_of((u + 1) * kUnit, args.n);
-  for (int64_t n0 = u * kUnit; n0 < end; n0 += 16, sums += 16 * kSlab) {
-    const int64_t cols = min_of(16, end - n0);
-    for (int64_t t = 0; t < tokens; t += 16) {
-      const int64_t rows = min_of(16, tokens - t);
-      const gemm::DirectOut out(e, args.y, args.ldy, m + t, n0, rows == 16 && cols == 16);
-      if (out.y != nullptr) {
-        turn_16x16<Arch>(
-            sums + t, kSlab, [&](int i, int c, V v) __attribute__((always_inline)) {
-              out.write(i, c, v, alpha);
-            });
-        continue;
-      }
-      turn_16x16<Arch>(
-          sums + t, kSlab, [&](int i, int c, V v) __attribute__((always_inline)) {
-            v.store(turned + i * 16 + c);
-          });
-      gemm::finish_f32<Arch, 16>(e, args.y, args.ldy, m + t, rows, n0, cols, turned);
-    }
+template <class Arch>
+struct Bf16Shape {
+  static constexpr int kColumnVectors = 2, kPassRows = 4, kPassVectors = 2, kSets = 1;
+};
+template <>
+struct Bf16Shape<simd::Avx512> {
+  static constexpr int kColumnVectors = 4, kPassRows = 4, kPassVectors = 4, kSets = 1;
+};
+template <>
+struct Bf16Shape<simd::Avx512Bf16> {
+  static constexpr int kColumnVectors = 4, kPassRows = 4, kPassVectors = 4, kSets = 1;
+};
+
+template <class Arch, const BsrLayout& kLayout>
+constexpr BsrBf16Kernel make_bf16(int64_t min_m) {
+  using Ends = FloatEnds<Arch, BsrBf16Args, 2, kLayout>;
+  if constexpr (kLayout.x_layout == XLayout::kColumnSlabs) {
+    using K = TokenLanes<LanesOps<Columns<Bf16Lanes<Arch>, Bf16Shape<Arch>, kLayout>, Ends>>;
+    return {kLayout, min_m, K::kScratchBytes, K::run, pack_x_bf16_columns<Arch>};
+  } else {
+    using K = TokenLanes<LanesOps<Lines<Bf16Lanes<Arch>, Bf16Shape<Arch>, kLayout>, Ends>>;
+    return {kLayout, min_m, K::kScratchBytes, K::run, pack_x_pairs<Arch, kLayout.slab_tokens>};
   }
 }
 

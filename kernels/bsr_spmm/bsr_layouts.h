@@ -15,8 +15,16 @@ inline constexpr BsrLayout kBsr16x4RowsU8S8 = {kBlock16x4, 16, 1, 16, XLayout::k
 inline constexpr BsrLayout kBsr16x4AmxU8S8 = {kBlock16x4, 32, 1, 32, XLayout::kGroupSlabs, 0, 16};
 inline constexpr BsrLayout kBsr1x4U8S8 = {kBlock1x4, 64, 1, 64, XLayout::kGroupSlabs, 768};
 
-// bf16: a block is two lines of a slab.
-inline constexpr BsrLayout kBsr16x4Bf16 = {kBlock16x4, 16, 1, 32, XLayout::kGroupSlabs, 0};
+// f32. Without a pattern a line of X serves one multiplication: 128 inputs of 64 tokens are 32 KiB,
+// which the 64 outputs of a unit share.
+inline constexpr BsrLayout kBsr4x1F32 = {kBlock4x1, 16, 1, 64, XLayout::kGroupSlabs, 0};
+inline constexpr BsrLayout kBsr16x4F32 = {kBlock16x4, 16, 1, 64, XLayout::kGroupSlabs, 0};
+inline constexpr BsrLayout kBsr1x1F32 = {kBlock1x1, 64, 1, 64, XLayout::kGroupSlabs, 128};
+
+// bf16: a 16x4 block is two lines of a slab.
+inline constexpr BsrLayout kBsr4x1Bf16 = {kBlock4x1, 16, 2, 64, XLayout::kColumnSlabs, 0};
+inline constexpr BsrLayout kBsr16x1Bf16 = {kBlock16x1, 16, 2, 64, XLayout::kColumnSlabs, 0};
+inline constexpr BsrLayout kBsr16x4Bf16 = {kBlock16x4, 16, 1, 64, XLayout::kGroupSlabs, 0};
 inline constexpr BsrLayout kBsr16x4AmxBf16 = {kBlock16x4, 32, 1, 32, XLayout::kGroupSlabs, 0, 8};
 
 }  // namespace sprun::kernels

@@ -6,6 +6,7 @@ namespace sprun::kernels {
 
 #define SPRUN_BSR_U8S8(isa, symbol, numeric) SPRUN_IF_BUILT_##isa(extern const BsrU8S8Kernel symbol;)
 #define SPRUN_BSR_U8S8_TEST SPRUN_BSR_U8S8
+#define SPRUN_BSR_F32(isa, symbol, numeric) SPRUN_IF_BUILT_##isa(extern const BsrF32Kernel symbol;)
 #define SPRUN_BSR_BF16(isa, symbol, numeric) SPRUN_IF_BUILT_##isa(extern const BsrBf16Kernel symbol;)
 #define SPRUN_BSR_BF16_TEST SPRUN_BSR_BF16
 #include "kernels/bsr_spmm/bsr_spmm.def"
@@ -25,6 +26,11 @@ constinit const KernelInfo<BsrU8S8Kernel> kU8S8Test[] = {
 #include "kernels/bsr_spmm/bsr_spmm.def"
 };
 
+constinit const KernelInfo<BsrF32Kernel> kF32[] = {
+#define SPRUN_BSR_F32 SPRUN_KERNEL_ENTRY
+#include "kernels/bsr_spmm/bsr_spmm.def"
+};
+
 constinit const KernelInfo<BsrBf16Kernel> kBf16[] = {
 #define SPRUN_BSR_BF16 SPRUN_KERNEL_ENTRY
 #include "kernels/bsr_spmm/bsr_spmm.def"
@@ -39,6 +45,7 @@ constinit const KernelInfo<BsrBf16Kernel> kBf16Test[] = {
 
 std::span<const KernelInfo<BsrU8S8Kernel>> bsr_u8s8_kernels() { return kU8S8; }
 std::span<const KernelInfo<BsrU8S8Kernel>> bsr_u8s8_test_kernels() { return kU8S8Test; }
+std::span<const KernelInfo<BsrF32Kernel>> bsr_f32_kernels() { return kF32; }
 std::span<const KernelInfo<BsrBf16Kernel>> bsr_bf16_kernels() { return kBf16; }
 std::span<const KernelInfo<BsrBf16Kernel>> bsr_bf16_test_kernels() { return kBf16Test; }
 

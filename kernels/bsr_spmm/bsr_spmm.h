@@ -23,6 +23,7 @@
 namespace sprun::kernels {
 
 std::span<const KernelInfo<BsrU8S8Kernel>> bsr_u8s8_kernels();
+std::span<const KernelInfo<BsrF32Kernel>> bsr_f32_kernels();
 std::span<const KernelInfo<BsrBf16Kernel>> bsr_bf16_kernels();
 // Kernels that only tests run: AMX tiles emulated in plain C++.
 std::span<const KernelInfo<BsrU8S8Kernel>> bsr_u8s8_test_kernels();

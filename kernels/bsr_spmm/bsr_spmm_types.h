@@ -22,7 +22,9 @@ namespace sprun::kernels {
 
 enum class XLayout : uint8_t {
   kRowMajor,     // X as it is: [M, ldx]
-  kColumnSlabs,  // [slab][K][64]: byte 16 L + 4 v + e of an input belongs to token 16 v + 4 L + e
+  // [slab][K][64]; u8: byte 16 L + 4 v + e of an input belongs to token 16 v + 4 L + e; bf16: element
+  // 32 h + 8 L + 4 v + e belongs to token 32 h + 16 v + 4 L + e.
+  kColumnSlabs,
   kGroupSlabs,   // [slab][ceil(K / g)][slab_tokens][g]; g inputs fill 4 bytes: 4 u8, 2 bf16, 1 f32
 };
 
@@ -89,6 +91,21 @@ struct BsrU8S8Kernel {
   void (*run)(const BsrU8S8Args& args, const BsrRange& range, void* scratch);
   // Copies rows of X [m, k] into slab `slab` at `out` (slab_bytes() bytes); null for kRowMajor.
   void (*pack_x)(const uint8_t* x, int64_t ldx, int64_t m, int64_t k, int64_t slab, uint8_t* out);
+};
+
+// gemm.x, gemm.ldx and gemm.w are not used.
+struct BsrF32Args {
+  GemmF32Args gemm;
+  BsrWeights w;
+  const float* slabs = nullptr;
+};
+
+struct BsrF32Kernel {
+  BsrLayout layout;
+  int64_t min_m;
+  int64_t scratch_bytes;
+  void (*run)(const BsrF32Args& args, const BsrRange& range, void* scratch);
+  void (*pack_x)(const float* x, int64_t ldx, int64_t m, int64_t k, int64_t slab, float* out);
 };
 
 // gemm.x, gemm.ldx and gemm.w are not used. Values are bf16.

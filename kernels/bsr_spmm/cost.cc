@@ -19,6 +19,7 @@ double dense_rate(Isa isa) {
     case Isa::kAvxVnni:
       return 250.0;
     case Isa::kAvx512:
+    case Isa::kAvx512Vbmi2:
       return 150.0;
     case Isa::kAvx2:
       return 75.0;

@@ -73,7 +73,7 @@ int64_t groups_of(const BsrLayout& layout, const Run& run) {
 }  // namespace
 
 std::string bsr_refusal(const BsrLayout& layout, int64_t n, int64_t k) {
-  constexpr int64_t kMaxCols = 65536;
+  constexpr int64_t kMaxCols = 65535;  // BsrRun counts the groups of a run in 16 bits
   if (n == 0 || k == 0) return "empty weight";
   if ((k + layout.block.cols - 1) / layout.block.cols > kMaxCols) {
     return "K has over " + std::to_string(kMaxCols) + " block columns";

@@ -5,7 +5,7 @@
 //   ... allocate size.bytes(value_bytes) ...
 //   BsrWeights packed = bsr_pack<int8_t>(layout, bits, value_of, blob, size);
 //
-// Memory per stored block of int8: 4x1 4 + 2 bytes, 1x4 4 + 2, 4x4 16 + 2, 16x4 64 + 2.
+// Memory per stored block: its values and 2 bytes; int8 4x1 4 + 2 bytes, 16x4 64 + 2; f32 1x1 4 + 2.
 #pragma once
 
 #include <cstdint>

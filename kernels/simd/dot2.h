@@ -2,6 +2,8 @@
 //
 //   acc[i] += a[0] * b[2 i] + a[1] * b[2 i + 1]     a: one row's pair, b: bf16 pairs
 // split(q) makes an operand from a whole register: a[2 i], a[2 i + 1] instead of a[0], a[1].
+// Outputs as lanes: acc = add(acc, broadcast(x pair), load(weights)). Tokens as lanes:
+// accumulate(acc, load(x), broadcast(weight pair)), in place as in dot4.h.
 // avx512_bf16 has one instruction, which treats denormals as 0 and adds the two products in one
 // step; elsewhere both halves are widened to f32 and fused-multiply-added. Same layout everywhere.
 #pragma once
@@ -35,6 +37,7 @@ struct Dot2 {
   SPRUN_INLINE static Acc add(Acc acc, A a, B b) {
     return Acc::fma(a.high, b.high, Acc::fma(a.low, b.low, acc));
   }
+  SPRUN_INLINE static void accumulate(Acc& acc, A a, B b) { acc = add(acc, a, b); }
 };
 
 #if defined(__AVX512BF16__)
@@ -51,6 +54,9 @@ struct Dot2<Avx512Bf16> {
     return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p));
   }
   SPRUN_INLINE static Acc add(Acc acc, A a, B b) { return {_mm512_dpbf16_ps(acc.v, a, b)}; }
+  SPRUN_INLINE static void accumulate(Acc& acc, A a, B b) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(acc.v) : "v"(a), "v"(b));
+  }
 };
 #endif
 

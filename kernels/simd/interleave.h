@@ -4,6 +4,8 @@
 //   { a[p], b[p], c[p], d[p] } with p = 16 L + 4 (kFirst + t) + e for dword i = 4 L + e. So when
 //   byte p = 16 L + 4 v + e of a row belongs to token 16 v + 4 L + e, vector t holds tokens
 //   in their natural order on every width (kColumnSlabs of bsr_spmm_types.h).
+// Interleave<Arch>::even16(a, b), odd16(a, b): in each 128-bit lane, the low or the high halves of
+// the dwords of a and then of b; low16() and high16() put such rows together again.
 // Interleave<Arch>::turn4(v): in each 128-bit lane, a 4 x 4 square of bytes turned around.
 #pragma once
 
@@ -25,6 +27,12 @@ struct Interleave<Sse2> {
   SPRUN_INLINE static Raw low16(Raw a, Raw b) { return _mm_unpacklo_epi16(a, b); }
   SPRUN_INLINE static Raw high16(Raw a, Raw b) { return _mm_unpackhi_epi16(a, b); }
   SPRUN_INLINE static void store(void* p, Raw v) { _mm_storeu_si128(static_cast<__m128i*>(p), v); }
+  SPRUN_INLINE static Raw even16(Raw a, Raw b) {
+    return odd16(_mm_slli_epi32(a, 16), _mm_slli_epi32(b, 16));
+  }
+  SPRUN_INLINE static Raw odd16(Raw a, Raw b) {
+    return _mm_packs_epi32(_mm_srai_epi32(a, 16), _mm_srai_epi32(b, 16));
+  }
   SPRUN_INLINE static Raw low32(Raw a, Raw b) { return _mm_unpacklo_epi32(a, b); }
   SPRUN_INLINE static Raw high32(Raw a, Raw b) { return _mm_unpackhi_epi32(a, b); }
   SPRUN_INLINE static Raw low64(Raw a, Raw b) { return _mm_unpacklo_epi64(a, b); }
@@ -47,6 +55,12 @@ struct Interleave<Avx2> {
   SPRUN_INLINE static Raw low16(Raw a, Raw b) { return _mm256_unpacklo_epi16(a, b); }
   SPRUN_INLINE static Raw high16(Raw a, Raw b) { return _mm256_unpackhi_epi16(a, b); }
   SPRUN_INLINE static void store(void* p, Raw v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+  SPRUN_INLINE static Raw even16(Raw a, Raw b) {
+    return odd16(_mm256_slli_epi32(a, 16), _mm256_slli_epi32(b, 16));
+  }
+  SPRUN_INLINE static Raw odd16(Raw a, Raw b) {
+    return _mm256_packs_epi32(_mm256_srai_epi32(a, 16), _mm256_srai_epi32(b, 16));
+  }
   SPRUN_INLINE static Raw low32(Raw a, Raw b) { return _mm256_unpacklo_epi32(a, b); }
   SPRUN_INLINE static Raw high32(Raw a, Raw b) { return _mm256_unpackhi_epi32(a, b); }
   SPRUN_INLINE static Raw low64(Raw a, Raw b) { return _mm256_unpacklo_epi64(a, b); }
@@ -68,6 +82,12 @@ struct Interleave<Avx512> {
   SPRUN_INLINE static Raw low16(Raw a, Raw b) { return _mm512_unpacklo_epi16(a, b); }
   SPRUN_INLINE static Raw high16(Raw a, Raw b) { return _mm512_unpackhi_epi16(a, b); }
   SPRUN_INLINE static void store(void* p, Raw v) { _mm512_storeu_si512(p, v); }
+  SPRUN_INLINE static Raw even16(Raw a, Raw b) {
+    return odd16(_mm512_slli_epi32(a, 16), _mm512_slli_epi32(b, 16));
+  }
+  SPRUN_INLINE static Raw odd16(Raw a, Raw b) {
+    return _mm512_packs_epi32(_mm512_srai_epi32(a, 16), _mm512_srai_epi32(b, 16));
+  }
   SPRUN_INLINE static Raw low32(Raw a, Raw b) { return _mm512_unpacklo_epi32(a, b); }
   SPRUN_INLINE static Raw high32(Raw a, Raw b) { return _mm512_unpackhi_epi32(a, b); }
   SPRUN_INLINE static Raw low64(Raw a, Raw b) { return _mm512_unpacklo_epi64(a, b); }

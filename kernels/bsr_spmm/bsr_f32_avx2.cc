@@ -1,0 +1,14 @@
+#include "kernels/bsr_spmm/bsr_f32_impl.h"
+
+namespace sprun::kernels {
+
+using simd::Avx2;
+
+extern constinit const BsrF32Kernel bsr_spmm_16x4_f32_avx2 =
+    bsr::make_f32<Avx2, kBsr16x4F32>(1);
+extern constinit const BsrF32Kernel bsr_spmm_4x1_f32_avx2 =
+    bsr::make_f32<Avx2, kBsr4x1F32>(1);
+extern constinit const BsrF32Kernel bsr_spmm_1x1_f32_avx2 =
+    bsr::make_f32<Avx2, kBsr1x1F32>(1);
+
+}  // namespace sprun::kernels

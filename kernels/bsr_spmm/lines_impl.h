@@ -1,0 +1,151 @@
+// Runs whose inputs are whole lines of a slab (kGroupSlabs): the multiplications of every dtype.
+//
+// A line holds 4 bytes of inputs (Lanes::kInputs of them) of each token of the slab; a block has
+// block.cols / kInputs lines, and as many dwords of weights per output. One step loads the lines of
+// one block and multiplies them by one broadcast dword per output and line; the sums stay in
+// registers while a run lasts.
+//
+// Lanes is how one dtype multiplies:
+//   Arch, Acc (vector of sums), Sum (element), X, kInputs
+//   X load(p)                     a vector of dwords of a line
+//   auto weight(p)                the dword at p in every lane
+//   accumulate(acc, x, weight)    in place
+// Shape is how many sums fit into registers: kPassRows outputs x kPassVectors vectors, kSets sets
+// that take turns where there are few.
+#pragma once
+
+#include "kernels/bsr_spmm/token_lanes_impl.h"
+
+namespace sprun::kernels::bsr {
+
+// kRows x kVectors sums. out: [kRows][ld], vector v at out + v * step.
+template <class Lanes, int kRows, int kVectors>
+struct Sums {
+  using Acc = typename Lanes::Acc;
+  using Sum = typename Lanes::Sum;
+  Acc at[kRows][kVectors];
+
+  SPRUN_INLINE void clear() {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) at[r][v] = Acc::zero();
+    }
+  }
+  // Each row starts from its own number, or from the sums that are there when `start` is null.
+  SPRUN_INLINE void begin(const Sum* start, const Sum* out, int64_t ld, int64_t step) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        at[r][v] = start != nullptr ? Acc::broadcast(start[r]) : Acc::load(out + r * ld + v * step);
+      }
+    }
+  }
+  SPRUN_INLINE void store(Sum* out, int64_t ld, int64_t step) const {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) at[r][v].store(out + r * ld + v * step);
+    }
+  }
+  SPRUN_INLINE void add(const Sums& other) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) at[r][v] = at[r][v] + other.at[r][v];
+    }
+  }
+  // The dword of row r is at w + r * row_bytes.
+  SPRUN_INLINE void multiply(const typename Lanes::X (&x)[kVectors], const uint8_t* w,
+                             int64_t row_bytes) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const auto weight = Lanes::weight(w + r * row_bytes);
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) Lanes::accumulate(at[r][v], x[v], weight);
+    }
+  }
+};
+
+template <class LanesT, class Shape, const BsrLayout& kLayout>
+struct Lines {
+  using Lanes = LanesT;
+  using Sum = typename Lanes::Sum;
+  static constexpr int64_t kSlab = kLayout.slab_tokens;
+  static constexpr int kRows = kLayout.block.rows;
+  static constexpr int kLanes = Lanes::Acc::kLanes;
+  static constexpr int kWide = kLayout.block.cols / Lanes::kInputs;  // lines of a block
+  static constexpr int64_t kRowBytes = 4 * kWide;
+  static_assert(kLayout.group_blocks == 1 && kLayout.block.cols % Lanes::kInputs == 0);
+
+  // kPart outputs of a block and kCount vectors of tokens.
+  template <int kPart, int kCount, int kSets>
+  static void pass(const Groups<Sum>& g, const uint8_t* x, Sum* out) {
+    using SumsOf = Sums<Lanes, kPart, kCount>;
+    SumsOf sums[kSets];
+    sums[0].begin(g.start, out, kSlab, kLanes);
+#pragma GCC unroll 4
+    for (int s = 1; s < kSets; ++s) sums[s].clear();
+    const uint8_t* w = g.values;
+    const uint16_t* col = g.cols;
+    const auto step = [&](SumsOf& sum, int64_t i) __attribute__((always_inline)) {
+      const uint8_t* in = x + col[i] * (4 * kWide * kSlab);
+#pragma GCC unroll 4
+      for (int j = 0; j < kWide; ++j) {
+        typename Lanes::X a[kCount];
+#pragma GCC unroll 8
+        for (int v = 0; v < kCount; ++v) a[v] = Lanes::load(in + 4 * (j * kSlab + kLanes * v));
+        sum.multiply(a, w + i * (kRowBytes * kRows) + 4 * j, kRowBytes);
+      }
+    };
+    int64_t left = g.count;
+    for (; left >= kSets; left -= kSets, col += kSets, w += kSets * kRowBytes * kRows) {
+#pragma GCC unroll 4
+      for (int s = 0; s < kSets; ++s) step(sums[s], s);
+    }
+    for (int64_t i = 0; i < left; ++i) step(sums[0], i);
+#pragma GCC unroll 4
+    for (int s = 1; s < kSets; ++s) sums[0].add(sums[s]);
+    sums[0].store(out, kSlab, kLanes);
+  }
+
+  // Outputs and vectors of one pass: many rows share few vectors, single rows take many.
+  static constexpr int kPart = kRows < Shape::kPassRows ? kRows : Shape::kPassRows;
+  static constexpr int kBudget = Shape::kPassRows * Shape::kPassVectors;
+  static constexpr int kMany = kBudget / kPart < 4 ? kBudget / kPart : 4;
+  static constexpr int kSlabVectors = static_cast<int>(kSlab) / kLanes;
+  static constexpr int kPass = kMany < kSlabVectors ? kMany : kSlabVectors;
+  static constexpr int kSets =
+      kPart * kPass <= 2 ? 2 * Shape::kSets : kPart * kPass <= 4 ? Shape::kSets : 1;
+
+  // A call costs short runs of few rows 20 %. Inside the loop over the parts of 16 rows it is
+  // needed: the compiler runs out of registers there.
+  template <int kCount, int kSets>
+  [[gnu::noinline]] static void called_pass(const Groups<Sum>& g, const uint8_t* x, Sum* out) {
+    pass<kPart, kCount, kSets>(g, x, out);
+  }
+  template <int kCount, int kSets>
+  SPRUN_INLINE static void any_pass(const Groups<Sum>& g, const uint8_t* x, Sum* out) {
+    if constexpr (kRows > kPart) called_pass<kCount, kSets>(g, x, out);
+    else pass<kPart, kCount, kSets>(g, x, out);
+  }
+
+  static void add_run(const Groups<Sum>& g, const uint8_t* x, int64_t tokens, Sum* out) {
+    const int64_t vectors = (tokens + kLanes - 1) / kLanes;
+    for (int64_t r = 0; r < kRows; r += kPart) {
+      const Sum* start = g.start == nullptr ? nullptr : g.start + r;
+      const Groups<Sum> part = {g.cols, g.values + kRowBytes * r, g.count, start};
+      Sum* to = out + r * kSlab;
+      int64_t v = 0;
+      for (; v + kPass <= vectors; v += kPass) {
+        any_pass<kPass, kSets>(part, x + 4 * kLanes * v, to + kLanes * v);
+      }
+      for (; v < vectors; ++v) {
+        any_pass<1, kPart == 1 ? Shape::kSets : 1>(part, x + 4 * kLanes * v, to + kLanes * v);
+      }
+    }
+  }
+};
+
+}  // namespace sprun::kernels::bsr
