@@ -81,6 +81,7 @@ IsaSet cpu_isas() {
   if (has_bit(l7.ecx, 11)) set.insert(Isa::kAvx512Vnni);
   if (has_bit(l7.ecx, 6) && has_bit(l7.ecx, 11)) set.insert(Isa::kAvx512Vbmi2);
   if (has_bit(l71.eax, 5)) set.insert(Isa::kAvx512Bf16);
+  if (has_bit(l7.ecx, 6) && has_bit(l71.eax, 5)) set.insert(Isa::kAvx512Vbmi2Bf16);
   const bool tile = has_bit(l7.edx, 24);
   // Their files use the dot products of AVX-512 too, which a hypervisor may hide.
   if (tile && has_bit(l7.edx, 25) && set.contains(Isa::kAvx512Vnni)) set.insert(Isa::kAmxInt8);
@@ -104,6 +105,7 @@ Detection detect() {
     saved.insert(Isa::kAvx512Vnni);
     saved.insert(Isa::kAvx512Vbmi2);
     saved.insert(Isa::kAvx512Bf16);
+    saved.insert(Isa::kAvx512Vbmi2Bf16);
   }
   const bool has_amx = d.cpu.contains(Isa::kAmxInt8) || d.cpu.contains(Isa::kAmxBf16);
   if (has_amx && (xcr0 & kTileState) == kTileState && request_amx_permission()) {

@@ -5,7 +5,8 @@
 # kernels/foo/foo_avx2.cc is compiled with the flags of "avx2", and so on; a file without such a
 # suffix gets the x86-64 baseline. ISA files are optimised in every preset: their helpers must be
 # inlined, or weak symbols with newer instructions could leak into the program.
-set(SPRUN_ISA_SUFFIXES avx2 avxvnni avx512 avx512vnni avx512vbmi2 avx512bf16 amxint8 amxbf16)
+set(SPRUN_ISA_SUFFIXES avx2 avxvnni avx512 avx512vnni avx512vbmi2 avx512bf16 avx512vbmi2bf16
+    amxint8 amxbf16)
 set(_sprun_avx2 -mavx2 -mfma -mf16c)
 set(_sprun_avx512 ${_sprun_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd
                   -mprefer-vector-width=512
@@ -17,6 +18,7 @@ set(SPRUN_ISA_FLAGS_avx512 ${_sprun_avx512})
 set(SPRUN_ISA_FLAGS_avx512vnni ${_sprun_avx512} -mavx512vnni)
 set(SPRUN_ISA_FLAGS_avx512vbmi2 ${_sprun_avx512} -mavx512vnni -mavx512vbmi2)
 set(SPRUN_ISA_FLAGS_avx512bf16 ${_sprun_avx512} -mavx512bf16)
+set(SPRUN_ISA_FLAGS_avx512vbmi2bf16 ${_sprun_avx512} -mavx512vbmi2 -mavx512bf16)
 set(SPRUN_ISA_FLAGS_amxint8 ${_sprun_avx512} -mavx512vnni -mamx-tile -mamx-int8)
 set(SPRUN_ISA_FLAGS_amxbf16 ${_sprun_avx512} -mavx512bf16 -mamx-tile -mamx-bf16)
 set(SPRUN_ISA_COMMON_FLAGS -O3 -ffp-contract=fast -fno-math-errno)

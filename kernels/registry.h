@@ -22,11 +22,13 @@
 #define SPRUN_IF_BUILT_kAvx512(...)
 #define SPRUN_IF_BUILT_kAvx512Vnni(...)
 #define SPRUN_IF_BUILT_kAvx512Vbmi2(...)
+#define SPRUN_IF_BUILT_kAvx512Vbmi2Bf16(...)
 #define SPRUN_IF_BUILT_kAvx512Bf16(...)
 #else
 #define SPRUN_IF_BUILT_kAvx512(...) __VA_ARGS__
 #define SPRUN_IF_BUILT_kAvx512Vnni(...) __VA_ARGS__
 #define SPRUN_IF_BUILT_kAvx512Vbmi2(...) __VA_ARGS__
+#define SPRUN_IF_BUILT_kAvx512Vbmi2Bf16(...) __VA_ARGS__
 #define SPRUN_IF_BUILT_kAvx512Bf16(...) __VA_ARGS__
 #endif
 #if defined(SPRUN_NO_AVX512) || defined(SPRUN_NO_AMX)

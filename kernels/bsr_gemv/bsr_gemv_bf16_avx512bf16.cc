@@ -2,6 +2,7 @@
 
 namespace sprun::kernels {
 
-extern constinit const BsrGemvBf16Kernel bsr_gemv_bf16_avx512bf16 = gemv::kBsrGemvBf16<simd::Avx512Bf16>;
+extern constinit const BsrGemvBf16Kernel bsr_gemv_bf16_avx512bf16 =
+    gemv::kBsrGemvBf16<simd::Avx512Bf16>;
 
 }  // namespace sprun::kernels

@@ -1,6 +1,8 @@
 // bf16 x bf16 over element bitmaps, instantiated per Arch by bsr_gemv_bf16_<isa>.cc.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/bsr_gemv/expand_impl.h"
 #include "kernels/gemm/epilogue_impl.h"
 #include "kernels/simd/dot2.h"
@@ -33,26 +35,28 @@ struct Bf16 {
 
   struct Group {
     const uint8_t* index;
-    int64_t chunks;     // whole ones; their X is at `x`
-    const uint16_t* x;  // first row
+    const uint8_t* wide;  // per span
+    int64_t chunks;       // whole ones; their X is at `x`
+    const uint16_t* x;    // first row
     int64_t ldx;
     const uint16_t* tail;  // X of one more chunk, rows kGemvChunk apart; null = none
   };
 
   // One chunk: acc[row][r] += X[r, chunk] * W[row, chunk].
-  template <int kRows>
+  template <bool kNarrow, int kRows>
   SPRUN_INLINE static void step(const uint8_t* index, const uint8_t*& values, const uint16_t* x,
                                 int64_t ldx, V (&acc)[kGemvGroup][kRows]) {
 #pragma GCC unroll 4
     for (int row = 0; row < kGemvGroup; ++row) {
       Reg w[kParts];
-      E::words(index, row, values, w);
+      E::template words<kNarrow>(index, row, values, w);
 #pragma GCC unroll 4
       for (int p = 0; p < kParts; ++p) {
         const typename Dot::B b = Dot::split(I{w[p]});
 #pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r) {
           acc[row][r] = Dot::add(acc[row][r], Dot::load(x + r * ldx + p * kLanes), b);
+          asm("" : "+v"(acc[row][r].v));  // keeps g++ 12 from copying every sum twice a step
         }
       }
     }
@@ -69,16 +73,27 @@ struct Bf16 {
     }
     const uint8_t* index = g.index;
     const uint16_t* x = g.x;
-    for (int64_t c = 0; c < g.chunks; ++c) {
-      __builtin_prefetch(values + kFetchAhead);
-      __builtin_prefetch(values + kFetchAhead + 64);
-      __builtin_prefetch(values + kFetchAhead + 128);
-      __builtin_prefetch(index + kFetchAhead);
-      step<kRows>(index, values, x, g.ldx, acc);
-      index += kIndexStep;
-      x += kGemvChunk;
+    const auto run = [&](auto narrow, int64_t chunks) __attribute__((always_inline)) {
+      for (int64_t c = 0; c < chunks; ++c) {
+        __builtin_prefetch(values + kFetchAhead);
+        __builtin_prefetch(values + kFetchAhead + 64);
+        __builtin_prefetch(values + kFetchAhead + 128);
+        __builtin_prefetch(index + kFetchAhead);
+        step<narrow.value, kRows>(index, values, x, g.ldx, acc);
+        index += kIndexStep;
+        x += kGemvChunk;
+      }
+    };
+    constexpr bool kNarrow = E::template has_narrow<GemvFormat::kBitmap>();
+    for (int64_t c = 0; c < g.chunks; c += kGemvSpan) {
+      const int64_t chunks = g.chunks - c < kGemvSpan ? g.chunks - c : kGemvSpan;
+      if (kNarrow && g.wide[c / kGemvSpan] == 0) {
+        run(std::bool_constant<kNarrow>(), chunks);
+      } else {
+        run(std::false_type(), chunks);
+      }
     }
-    if (g.tail != nullptr) step<kRows>(index, values, g.tail, kGemvChunk, acc);
+    if (g.tail != nullptr) step<false, kRows>(index, values, g.tail, kGemvChunk, acc);
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
       _mm_storeu_ps(sums + r * kTile, sum4(acc[0][r], acc[1][r], acc[2][r], acc[3][r]));
@@ -107,8 +122,8 @@ struct Bf16 {
       const int64_t n0 = g * kGemvGroup;
       for (int64_t c = 0; c < kTile && g < end; c += kGemvGroup, ++g) {
         const uint8_t* next = values;
-        Group part{blob.index + g * blob.chunks * kIndexStep, args.k / kGemvChunk, x, args.ldx,
-                   nullptr};
+        Group part{blob.index + g * blob.chunks * kIndexStep, blob.wide + g * gemv_spans(args.k),
+                   args.k / kGemvChunk, x, args.ldx, nullptr};
         for (int64_t i = 0; i < passes; ++i) {
           const int64_t r0 = i * rows / passes;
           const int64_t r1 = (i + 1) * rows / passes;

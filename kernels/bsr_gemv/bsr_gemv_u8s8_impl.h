@@ -1,6 +1,8 @@
 // u8 x s8 over compressed weights, instantiated per Arch by bsr_gemv_u8s8_<isa>.cc.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/bsr_gemv/expand_impl.h"
 #include "kernels/gemm/finish_u8s8_impl.h"
 #if defined(__AVX512F__)
@@ -33,6 +35,7 @@ struct U8S8 {
 
   struct Group {
     const uint8_t* index;
+    const uint8_t* wide;  // per span
     int64_t chunks;    // whole ones; their X is at `x`
     const uint8_t* x;  // first row
     int64_t ldx;
@@ -40,7 +43,7 @@ struct U8S8 {
   };
 
   // One chunk: acc[row][r] += X[r, chunk] * W[row, chunk].
-  template <GemvFormat kFormat, int kRows>
+  template <GemvFormat kFormat, bool kNarrow, int kRows>
   SPRUN_INLINE static void step(const uint8_t* index, const uint8_t*& values, const uint8_t* x,
                                 int64_t ldx, I (&acc)[kGemvGroup][kRows]) {
     typename Dot::A a[kRows][kParts];
@@ -56,7 +59,7 @@ struct U8S8 {
 #pragma GCC unroll 4
     for (int row = 0; row < kGemvGroup; ++row) {
       Reg w[kParts];
-      E::template bytes<kFormat>(index, row, values, w);
+      E::template bytes<kFormat, kNarrow>(index, row, values, w);
 #pragma GCC unroll 2
       for (int p = 0; p < kParts; ++p) {
         const typename Dot::B b = Dot::from_s8(w[p]);
@@ -81,15 +84,25 @@ struct U8S8 {
     }
     const uint8_t* index = g.index;
     const uint8_t* x = g.x;
-    for (int64_t c = 0; c < g.chunks; ++c) {
-      __builtin_prefetch(values + kFetchAhead);
-      __builtin_prefetch(values + kFetchAhead + 64);
-      __builtin_prefetch(index + kFetchAhead);
-      step<kFormat, kRows>(index, values, x, g.ldx, acc);
-      index += kIndexStep;
-      x += kGemvChunk;
+    const auto run = [&](auto narrow, int64_t chunks) __attribute__((always_inline)) {
+      for (int64_t c = 0; c < chunks; ++c) {
+        __builtin_prefetch(values + kFetchAhead);
+        __builtin_prefetch(values + kFetchAhead + 64);
+        __builtin_prefetch(index + kFetchAhead);
+        step<kFormat, narrow.value, kRows>(index, values, x, g.ldx, acc);
+        index += kIndexStep;
+        x += kGemvChunk;
+      }
+    };
+    for (int64_t c = 0; c < g.chunks; c += kGemvSpan) {
+      const int64_t chunks = g.chunks - c < kGemvSpan ? g.chunks - c : kGemvSpan;
+      if (E::template has_narrow<kFormat>() && g.wide[c / kGemvSpan] == 0) {
+        run(std::bool_constant<E::template has_narrow<kFormat>()>(), chunks);
+      } else {
+        run(std::false_type(), chunks);
+      }
     }
-    if (g.tail != nullptr) step<kFormat, kRows>(index, values, g.tail, kGemvChunk, acc);
+    if (g.tail != nullptr) step<kFormat, false, kRows>(index, values, g.tail, kGemvChunk, acc);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const __m128i s = sum4(acc[0][r], acc[1][r], acc[2][r], acc[3][r]);
@@ -139,7 +152,7 @@ struct U8S8 {
       for (int64_t c = 0; c < kTile && g < end; c += kGemvGroup, ++g) {
         const uint8_t* next = values;
         Group part{blob.index + g * blob.chunks * kGemvGroup * gemv_index_bytes(kFormat),
-                   args.k / kGemvChunk, x, args.ldx, nullptr};
+                   blob.wide + g * gemv_spans(args.k), args.k / kGemvChunk, x, args.ldx, nullptr};
         for (int64_t i = 0; i < passes; ++i) {
           const int64_t r0 = i * rows / passes;
           const int64_t r1 = (i + 1) * rows / passes;
@@ -153,16 +166,22 @@ struct U8S8 {
     }
   }
 
+  using RowsFn = void(const GemmU8S8Args&, const TileRange&, int64_t, int64_t);
+  static RowsFn* choose(GemvFormat format) {
+    switch (format) {
+      case GemvFormat::kBitmap: return run_rows<GemvFormat::kBitmap>;
+      case GemvFormat::kBlock1x4: return run_rows<GemvFormat::kBlock1x4>;
+      case GemvFormat::kOneOfFour: return run_rows<GemvFormat::kOneOfFour>;
+      case GemvFormat::kTwoOfFour: return run_rows<GemvFormat::kTwoOfFour>;
+    }
+    return nullptr;
+  }
+
   static void run(const GemmU8S8Args& args, const TileRange& tiles) {
-    const GemvFormat format = reinterpret_cast<const GemvBlob*>(args.w)->format;
+    RowsFn* const rows_fn = choose(reinterpret_cast<const GemvBlob*>(args.w)->format);
     for (int64_t m = tiles.m_begin; m < tiles.m_end; m += kRowBlock) {
       const int64_t rows = tiles.m_end - m < kRowBlock ? tiles.m_end - m : kRowBlock;
-      switch (format) {
-        case GemvFormat::kBitmap: run_rows<GemvFormat::kBitmap>(args, tiles, m, rows); break;
-        case GemvFormat::kBlock1x4: run_rows<GemvFormat::kBlock1x4>(args, tiles, m, rows); break;
-        case GemvFormat::kOneOfFour: run_rows<GemvFormat::kOneOfFour>(args, tiles, m, rows); break;
-        case GemvFormat::kTwoOfFour: run_rows<GemvFormat::kTwoOfFour>(args, tiles, m, rows); break;
-      }
+      rows_fn(args, tiles, m, rows);
     }
   }
 };

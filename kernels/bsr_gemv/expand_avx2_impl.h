@@ -30,7 +30,12 @@ struct Expand<Arch, simd::Avx2> {
   static constexpr int kByteParts = 2;
   static constexpr int kWordParts = 4;
 
-  template <GemvFormat kFormat>
+  template <GemvFormat>
+  static constexpr bool has_narrow() {
+    return false;
+  }
+
+  template <GemvFormat kFormat, bool kNarrow>
   SPRUN_INLINE static void bytes(const uint8_t* index, int row, const uint8_t*& values, Reg* w) {
     if constexpr (kFormat == GemvFormat::kBitmap) {
       const auto mask = load_index<uint64_t>(index, row);
@@ -54,6 +59,7 @@ struct Expand<Arch, simd::Avx2> {
     }
   }
 
+  template <bool kNarrow>
   SPRUN_INLINE static void words(const uint8_t* index, int row, const uint8_t*& values, Reg* w) {
     const auto mask = load_index<uint64_t>(index, row);
 #pragma GCC unroll 4
@@ -81,7 +87,7 @@ struct Expand<Arch, simd::Avx2> {
         _mm_unpacklo_epi64(load8(kBytesAvx2.entry[m0]), load8(kBytesAvx2.entry[m1]));
     return _mm_shuffle_epi8(v, _mm_add_epi8(order, _mm_set_epi64x(0x0808080808080808, 0)));
   }
-  // 8 words by the lower 8 bits of `mask`. Byte r becomes 2 r, 2 r + 1; 0x80 saturates, which still gives 0.
+  // 8 words by the lower 8 bits of `mask`. Byte r becomes 2 r, 2 r + 1; 0x80 saturates, still a 0.
   SPRUN_INLINE static __m128i bitmap8(uint64_t mask, const uint8_t*& values) {
     const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
     values += 2 * _mm_popcnt_u64(mask & 0xffU);
@@ -99,22 +105,23 @@ struct Expand<Arch, simd::Avx2> {
   }
   // One weight per quad, moved to its byte by the two bits of its position.
   SPRUN_INLINE static void kept(const uint8_t* index, int row, const uint8_t*& values, Reg* w) {
-    const uint32_t low = load_index<uint16_t>(index, row);
-    const uint32_t high = load_index<uint16_t>(index, kGemvGroup + row);
-    w[0] = move(load8(values), low, high);
-    w[1] = move(load8(values + 8), low >> 8, high >> 8);
+    const Reg low = twice(load_index<uint16_t>(index, row));
+    const Reg high = twice(load_index<uint16_t>(index, kGemvGroup + row));
+    const Reg lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    w[0] = move(load8(values), low, high, lane);
+    w[1] = move(load8(values + 8), low, high, _mm256_add_epi32(lane, _mm256_set1_epi32(8)));
     values += 16;
   }
-  SPRUN_INLINE static Reg move(__m128i bytes8, uint32_t low, uint32_t high) {
-    const __m256i by8 = _mm256_and_si256(lanes(low), _mm256_set1_epi32(8));
-    const __m256i by16 = _mm256_and_si256(lanes(high), _mm256_set1_epi32(16));
-    return _mm256_sllv_epi32(_mm256_cvtepu8_epi32(bytes8), _mm256_or_si256(by8, by16));
+  // Both halves of every dword, so that any of the 16 bits can be shifted right to bit 3 or 4.
+  SPRUN_INLINE static Reg twice(uint16_t bits) {
+    return _mm256_set1_epi16(static_cast<int16_t>(bits));
   }
-  // Lane i is all ones if bit i is set.
-  SPRUN_INLINE static __m256i lanes(uint32_t bits) {
-    const __m256i one = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    const __m256i all = _mm256_set1_epi32(static_cast<int32_t>(bits));
-    return _mm256_cmpeq_epi32(_mm256_and_si256(all, one), one);
+  SPRUN_INLINE static Reg move(__m128i bytes8, Reg low, Reg high, Reg lane) {
+    const Reg to3 = _mm256_add_epi32(lane, _mm256_set1_epi32(16 - 3));
+    const Reg to4 = _mm256_add_epi32(lane, _mm256_set1_epi32(16 - 4));
+    const Reg by8 = _mm256_and_si256(_mm256_srlv_epi32(low, to3), _mm256_set1_epi32(8));
+    const Reg by16 = _mm256_and_si256(_mm256_srlv_epi32(high, to4), _mm256_set1_epi32(16));
+    return _mm256_sllv_epi32(_mm256_cvtepu8_epi32(bytes8), _mm256_or_si256(by8, by16));
   }
 };
 

@@ -7,6 +7,14 @@
 
 namespace sprun::kernels::gemv {
 
+// The values of one output and chunk: 64 bytes, or 32 with the rest undefined when that is enough.
+// A load of 32 bytes crosses a cache line half as often: 2.0 cycles a chunk instead of 2.5 to 2.8.
+template <bool kNarrow>
+SPRUN_INLINE __m512i load_values(const uint8_t* p) {
+  if constexpr (!kNarrow) return _mm512_loadu_si512(p);
+  return _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+
 // What an expansion merges into. Zen 5 makes expansions wait for the register that they write, with
 // zeroing masks too (5 cycles instead of 1, measured 2026-11): a register zeroed just before is
 // ready. The empty asm keeps the compiler from turning the merge back into a zeroing mask.
@@ -38,6 +46,8 @@ SPRUN_INLINE __m512i spread_words(uint32_t mask, const uint8_t*& values) {
 // shuffles, a 4 x 4 transpose of bytes in each lane and one of dwords, bring all to their place.
 template <class Arch>
 struct BitmapExpand512 {
+  static constexpr bool kNarrowIsFaster = false;
+  template <bool kNarrow>
   SPRUN_INLINE static __m512i bytes(uint64_t mask, const uint8_t*& values) {
     const __m512i kTransposeBytes = _mm512_broadcast_i32x4(
         _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
@@ -49,6 +59,7 @@ struct BitmapExpand512 {
     w = _mm512_or_si512(w, _mm512_slli_epi32(spread_bytes(mask >> 48, values), 24));
     return _mm512_permutexvar_epi32(kTransposeDwords, _mm512_shuffle_epi8(w, kTransposeBytes));
   }
+  template <bool kNarrow>
   SPRUN_INLINE static __m512i words(uint32_t mask, const uint8_t*& values) {
     const __m512i kUnzip = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3,
                                             1, 30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4,
@@ -60,19 +71,25 @@ struct BitmapExpand512 {
 };
 
 #if defined(__AVX512VBMI2__)
-template <>
-struct BitmapExpand512<simd::Avx512Vbmi2> {
+struct BitmapExpandVbmi2 {
+  static constexpr bool kNarrowIsFaster = true;
+  template <bool kNarrow>
   SPRUN_INLINE static __m512i bytes(uint64_t mask, const uint8_t*& values) {
-    const __m512i v = _mm512_loadu_si512(values);
+    const __m512i v = load_values<kNarrow>(values);
     values += _mm_popcnt_u64(mask);
     return _mm512_mask_expand_epi8(fresh_zero(), mask, v);
   }
+  template <bool kNarrow>
   SPRUN_INLINE static __m512i words(uint32_t mask, const uint8_t*& values) {
-    const __m512i v = _mm512_loadu_si512(values);
+    const __m512i v = load_values<kNarrow>(values);
     values += 2 * _mm_popcnt_u32(mask);
     return _mm512_mask_expand_epi16(fresh_zero(), mask, v);
   }
 };
+template <>
+struct BitmapExpand512<simd::Avx512Vbmi2> : BitmapExpandVbmi2 {};
+template <>
+struct BitmapExpand512<simd::Avx512Vbmi2Bf16> : BitmapExpandVbmi2 {};
 #endif
 
 template <class Arch>
@@ -82,14 +99,21 @@ struct Expand<Arch, simd::Avx512> {
   static constexpr int kWordParts = 2;  // ... of bf16
 
   template <GemvFormat kFormat>
+  static constexpr bool has_narrow() {
+    if (kFormat == GemvFormat::kBitmap) return BitmapExpand512<Arch>::kNarrowIsFaster;
+    return kFormat == GemvFormat::kBlock1x4;
+  }
+
+  template <GemvFormat kFormat, bool kNarrow>
   SPRUN_INLINE static void bytes(const uint8_t* index, int row, const uint8_t*& values, Reg* w) {
     if constexpr (kFormat == GemvFormat::kBitmap) {
-      w[0] = BitmapExpand512<Arch>::bytes(load_index<uint64_t>(index, row), values);
+      const auto mask = load_index<uint64_t>(index, row);
+      w[0] = BitmapExpand512<Arch>::template bytes<kNarrow>(mask, values);
     } else if constexpr (kFormat == GemvFormat::kBlock1x4) {
       // The bits of this row and those before it, at the top: their number is where the row ends.
       const uint64_t masks = load_index<uint64_t>(index, 0);
       const auto before = row == 0 ? 0 : _mm_popcnt_u64(masks << (64 - 16 * row));
-      const __m512i v = _mm512_loadu_si512(values + 4 * before);
+      const __m512i v = load_values<kNarrow>(values + 4 * before);
       const auto mask = static_cast<__mmask16>(load_index<uint16_t>(index, row));
       w[0] = _mm512_mask_expand_epi32(fresh_zero(), mask, v);
       if (row == kGemvGroup - 1) values += 4 * _mm_popcnt_u64(masks);
@@ -101,10 +125,12 @@ struct Expand<Arch, simd::Avx512> {
     }
   }
 
+  template <bool kNarrow>
   SPRUN_INLINE static void words(const uint8_t* index, int row, const uint8_t*& values, Reg* w) {
-    const auto mask = load_index<uint64_t>(index, row);
-    w[0] = BitmapExpand512<Arch>::words(static_cast<uint32_t>(mask), values);
-    w[1] = BitmapExpand512<Arch>::words(static_cast<uint32_t>(mask >> 32), values);
+    w[0] = BitmapExpand512<Arch>::template words<kNarrow>(load_index<uint32_t>(index, 2 * row),
+                                                          values);
+    w[1] = BitmapExpand512<Arch>::template words<kNarrow>(load_index<uint32_t>(index, 2 * row + 1),
+                                                          values);
   }
 
  private:

@@ -1,7 +1,9 @@
 // Common part of the expanders: Expand<Arch> turns one chunk of one output into registers.
 //
-//   Expand<Arch>::bytes<format>(index, row, values, w)   kByteParts registers of s8
-//   Expand<Arch>::words(index, row, values, w)           kWordParts registers of bf16
+//   Expand<Arch>::bytes<format, narrow>(index, row, values, w)   kByteParts registers of s8
+//   Expand<Arch>::words<narrow>(index, row, values, w)           kWordParts registers of bf16
+// narrow: no output of the group has more than kGemvNarrow bytes of values in the chunk (bf16: in
+// half of it), which is faster where has_narrow<format>().
 // index: positions of the group and chunk; values: next value, advanced past those of this chunk.
 // Up to kGemvPad bytes past the last value may be read. Layout: bsr_gemv_types.h.
 #pragma once
@@ -22,8 +24,8 @@ SPRUN_INLINE T load_index(const uint8_t* index, int64_t i) {
   return v;
 }
 
-// Bytes fetched ahead. Measured on Zen 5, M = 1, weights out of cache: 8 KiB comes within 5 % of the
-// rate of plain reading, 2 KiB loses 20 to 40 %, 16 KiB 10 %.
+// Bytes fetched ahead. Measured on Zen 5, M = 1, weights out of cache, 50 % zeros: 8 KiB gives the
+// rate of plain reading, 2 KiB loses 20 % of it, 16 KiB 10 %.
 inline constexpr int64_t kFetchAhead = 8192;
 
 // Where a blob keeps what a kernel reads.
@@ -32,6 +34,7 @@ struct BlobView {
   const uint8_t* index;
   const uint8_t* values;
   const int64_t* panels;
+  const uint8_t* wide;
   const int32_t* sums;
   int64_t chunks;
   int64_t groups;
@@ -42,6 +45,7 @@ struct BlobView {
     index = base + blob->index_offset;
     values = base + blob->values_offset;
     panels = reinterpret_cast<const int64_t*>(base + blob->panels_offset);
+    wide = reinterpret_cast<const uint8_t*>(panels + gemv_panels(blob->n) + 1);
     sums = reinterpret_cast<const int32_t*>(base + blob->sums_offset);
     chunks = gemv_chunks(blob->k);
     groups = gemv_groups(blob->n);

@@ -68,7 +68,8 @@ GemvBlob layout(const GemvCounts& c, GemvFormat format, int weight_bytes) {
   b.sums_offset = round_up(static_cast<int64_t>(sizeof(GemvBlob)));
   const int64_t sums = weight_bytes == 1 ? panels * kGemvPanel * 4 : 0;
   b.panels_offset = b.sums_offset + round_up(sums);
-  b.index_offset = b.panels_offset + round_up((panels + 1) * 8);
+  b.index_offset =
+      b.panels_offset + round_up((panels + 1) * 8 + gemv_groups(c.n) * gemv_spans(c.k));
   b.values_offset = b.index_offset + round_up(steps * gemv_index_bytes(format));
   int64_t values = 0;
   switch (format) {
@@ -159,6 +160,14 @@ void gather(const Source& source, const GemvBlob& b, int64_t n, int64_t k,
   }
 }
 
+// Bytes of values that one load must bring: all of a chunk, for bf16 those of half of it.
+int64_t largest_load(const int8_t*, int64_t bytes) { return bytes; }
+int64_t largest_load(const uint16_t* w, int64_t bytes) {
+  const int64_t half = kGemvChunk / 2;
+  const int64_t first = half - std::count(w, w + half, uint16_t{0});
+  return std::max(2 * first, bytes - 2 * first);
+}
+
 template <class Source>
 void pack(const Source& source, const GemvCounts& counts, GemvFormat format, void* out) {
   using Stored = typename Source::Stored;
@@ -168,6 +177,7 @@ void pack(const Source& source, const GemvCounts& counts, GemvFormat format, voi
   std::memcpy(base, &b, sizeof(b));
   auto* sums = reinterpret_cast<int32_t*>(base + b.sums_offset);
   auto* panels = reinterpret_cast<int64_t*>(base + b.panels_offset);
+  auto* wide = reinterpret_cast<uint8_t*>(panels + gemv_panels(b.n) + 1);
   uint8_t* index = base + b.index_offset;
   Writer<Stored> writer(base + b.values_offset);
   Stored w[kGemvChunk];
@@ -177,7 +187,10 @@ void pack(const Source& source, const GemvCounts& counts, GemvFormat format, voi
       for (int64_t row = 0; row < kGemvGroup; ++row) {
         const int64_t n = g * kGemvGroup + row;
         gather(source, b, n, k, w);
+        const int64_t before = writer.written();
         writer.write(format, w, row, index);
+        const int64_t span = g * gemv_spans(b.k) + k / (kGemvChunk * kGemvSpan);
+        if (largest_load(w, writer.written() - before) > kGemvNarrow) wide[span] = 1;
         for (int64_t i = 0; Source::kBytes == 1 && i < kGemvChunk; ++i) sums[n] += w[i];
       }
       index += kGemvGroup * gemv_index_bytes(format);

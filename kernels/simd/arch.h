@@ -9,13 +9,14 @@
 
 namespace sprun::kernels::simd {
 
-struct Sse2 {};        // x86-64 baseline
-struct Avx2 {};        // AVX2 + FMA + F16C
-struct AvxVnni {};     // Avx2 + 256-bit VNNI (VEX encoded)
-struct Avx512 {};      // F, BW, DQ, VL, CD
-struct Avx512Vnni {};  // Avx512 + VNNI
-struct Avx512Vbmi2 {};  // Avx512Vnni + VBMI2 (byte and word expansion)
-struct Avx512Bf16 {};  // Avx512 + BF16 dot products
+struct Sse2 {};             // x86-64 baseline
+struct Avx2 {};             // AVX2 + FMA + F16C
+struct AvxVnni {};          // Avx2 + 256-bit VNNI (VEX encoded)
+struct Avx512 {};           // F, BW, DQ, VL, CD
+struct Avx512Vnni {};       // Avx512 + VNNI
+struct Avx512Vbmi2 {};      // Avx512Vnni + VBMI2 (byte and word expansion)
+struct Avx512Bf16 {};       // Avx512 + BF16 dot products
+struct Avx512Vbmi2Bf16 {};  // Avx512Bf16 + VBMI2
 
 // The tag whose float vectors an ISA uses: VNNI and BF16 only add dot products.
 template <class Arch>
@@ -32,6 +33,10 @@ struct VecArchOf<Avx512Vnni> {
 };
 template <>
 struct VecArchOf<Avx512Vbmi2> {
+  using Type = Avx512;
+};
+template <>
+struct VecArchOf<Avx512Vbmi2Bf16> {
   using Type = Avx512;
 };
 template <>

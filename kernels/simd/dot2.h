@@ -58,6 +58,8 @@ struct Dot2<Avx512Bf16> {
     asm("vdpbf16ps %2, %1, %0" : "+v"(acc.v) : "v"(a), "v"(b));
   }
 };
+template <>
+struct Dot2<Avx512Vbmi2Bf16> : Dot2<Avx512Bf16> {};
 #endif
 
 }  // namespace sprun::kernels::simd

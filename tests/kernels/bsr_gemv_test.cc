@@ -39,23 +39,30 @@ struct Size {
 // blocks of 16; primes.
 const Size kSizes[] = {{1, 1, 1},    {1, 3, 63},  {2, 4, 64},   {3, 5, 65},   {4, 31, 131},
                        {5, 32, 128}, {6, 33, 7},  {7, 67, 192}, {16, 97, 70}, {17, 13, 61},
-                       {35, 37, 97}, {1, 67, 1031}, {2, 5, 0}};
+                       {35, 37, 97}, {1, 67, 1031}, {3, 9, 4181}, {2, 5, 0}};
 
-enum class Zeros { kAll, kOneBlock, kMost, kHalf, kNone, kEmptyRows };
-constexpr Zeros kZeros[] = {Zeros::kAll,  Zeros::kOneBlock, Zeros::kMost,
-                            Zeros::kHalf, Zeros::kNone,     Zeros::kEmptyRows};
+// kMixed: few and many zeros in turns, in stretches of 1024 inputs.
+enum class Zeros { kAll, kOneBlock, kMost, kHalf, kNone, kEmptyRows, kMixed };
+constexpr Zeros kZeros[] = {Zeros::kAll,  Zeros::kOneBlock,  Zeros::kMost, Zeros::kHalf,
+                            Zeros::kNone, Zeros::kEmptyRows, Zeros::kMixed};
 
 // Which elements are stored, in a pattern that `format` can hold.
 std::vector<bool> make_mask(Size s, GemvFormat format, Zeros zeros, std::mt19937& rng) {
   std::vector<bool> mask(static_cast<size_t>(s.n * s.k));
-  const double density = zeros == Zeros::kMost ? 0.1 : zeros == Zeros::kNone ? 1.0 : 0.5;
+  const auto density_at = [zeros](int64_t k) {
+    if (zeros == Zeros::kMixed) return k / 1024 % 2 == 0 ? 0.1 : 0.9;
+    return zeros == Zeros::kMost ? 0.1 : zeros == Zeros::kNone ? 1.0 : 0.5;
+  };
   std::uniform_real_distribution<double> uniform(0, 1);
   for (int64_t n = 0; n < s.n; ++n) {
     for (int64_t k = 0; k < s.k; k += 4) {
       if (zeros == Zeros::kAll || (zeros == Zeros::kEmptyRows && n % 3 != 1)) continue;
       if (zeros == Zeros::kOneBlock && (n != s.n / 2 || k / 4 != s.k / 8)) continue;
+      const double density = density_at(k);
       const bool quad = uniform(rng) < density;
-      int64_t room = format == GemvFormat::kOneOfFour ? 1 : format == GemvFormat::kTwoOfFour ? 2 : 4;
+      int64_t room = 4;
+      if (format == GemvFormat::kOneOfFour) room = 1;
+      if (format == GemvFormat::kTwoOfFour) room = 2;
       const int64_t first = static_cast<int64_t>(rng() % 4);
       for (int64_t i = 0; i < 4; ++i) {
         const int64_t at = k + (first + i) % 4;
@@ -352,11 +359,11 @@ TEST(BsrGemvU8S8, SplitWorkGivesTheSameResult) {
   for (GemvFormat format : kFormats) {
     const U8S8Problem p(s, format, Zeros::kMost, false, 21);
     const Buffer blob = pack_s8_blob(p.w, s, format, false);
-    const auto& info = bsr_gemv_u8s8_kernels()[0];
-    const auto& kernel = *select(bsr_gemv_u8s8_kernels(), available_isas()).kernel;
+    const auto& info = select(bsr_gemv_u8s8_kernels(), available_isas());
     const auto& header = *static_cast<const GemvBlob*>(blob.get());
     EXPECT_GT(make_gemv_split(header, s.m, 3).parts, 1);
-    expect_same(p.run(kernel, blob.get(), Mode::kFull, 3), p.run(kernel, blob.get(), Mode::kFull, 1),
+    expect_same(p.run(*info.kernel, blob.get(), Mode::kFull, 3),
+                p.run(*info.kernel, blob.get(), Mode::kFull, 1),
                 describe(info.name, s, format, Zeros::kMost));
   }
 }
@@ -446,7 +453,8 @@ TEST(BsrGemvBf16, ReferenceEqualsTheDenseFamily) {
   std::vector<uint16_t> packed(static_cast<size_t>(packed_size_bf16(s.n, s.k, dense.nr)));
   dense.pack({p.w.data(), s.n, s.k, s.k, 1}, 0, num_panels(s.n, dense.nr), packed.data());
   std::vector<float> want(static_cast<size_t>(s.m * p.ldy + 1), kCanary);
-  GemmBf16Args args{s.m, s.n, s.k, p.x.data() + 1, p.ldx, packed.data(), want.data() + 1, p.ldy, {}};
+  GemmBf16Args args{s.m,           s.n,             s.k,   p.x.data() + 1, p.ldx,
+                    packed.data(), want.data() + 1, p.ldy, {}};
   args.epilogue.bias = p.bias.data();
   args.epilogue.alpha = -0.75F;
   args.epilogue.activation = Activation::kGeluTanh;

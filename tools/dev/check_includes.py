@@ -12,7 +12,7 @@ import sys
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
 SOURCE_SUFFIXES = {".h", ".cc", ".c", ".def"}
-ISA_FILE = re.compile(r"_(sse2|avx2|avxvnni|avx512|avx512vnni|avx512vbmi2|avx512bf16|amxint8|amxbf16)\.cc$")
+ISA_FILE = re.compile(r"_(sse2|avx2|avxvnni|avx512|avx512vnni|avx512vbmi2|avx512bf16|avx512vbmi2bf16|amxint8|amxbf16)\.cc$")
 
 # Layer -> layers it may include.
 ALLOWED = {

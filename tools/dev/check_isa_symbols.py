@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 
-ISA_OBJECT = re.compile(r"_(avx2|avxvnni|avx512|avx512vnni|avx512vbmi2|avx512bf16|amxint8|amxbf16)\.cc\.o$")
+ISA_OBJECT = re.compile(r"_(avx2|avxvnni|avx512|avx512vnni|avx512vbmi2|avx512bf16|avx512vbmi2bf16|amxint8|amxbf16)\.cc\.o$")
 TAG = re.compile(r"avx2|avxvnni|avx512|amx", re.IGNORECASE)
 
 

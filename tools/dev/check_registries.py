@@ -61,7 +61,7 @@ def check_commands(root, problems):
 
 
 KERNEL_SYMBOL = re.compile(
-    r"[a-z]\w*_(ref|sse2|scalar|avx2|avxvnni|avx512|avx512vnni|avx512vbmi2|avx512bf16|amxint8|amxbf16|amxemu|emu)"
+    r"[a-z]\w*_(ref|sse2|scalar|avx2|avxvnni|avx512|avx512vnni|avx512vbmi2|avx512bf16|avx512vbmi2bf16|amxint8|amxbf16|amxemu|emu)"
 )
 ISA_FILE = re.compile(r"_(sse2|avx2|avxvnni|avx512\w*|amxint8|amxbf16)\.cc$")
 

@@ -1,0 +1,8 @@
+#include "kernels/bsr_gemv/bsr_gemv_bf16_impl.h"
+
+namespace sprun::kernels {
+
+extern constinit const BsrGemvBf16Kernel bsr_gemv_bf16_avx512vbmi2bf16 =
+    gemv::kBsrGemvBf16<simd::Avx512Vbmi2Bf16>;
+
+}  // namespace sprun::kernels
