@@ -8,6 +8,7 @@ namespace sprun::modelgen {
 
 namespace {
 constexpr float kEpsilon = 1e-12f;
+constexpr Emitter::Range kMeanRange{-2.0f, 2.0f};  // of means of values over 20 tokens or more
 
 ValueId embeddings(Emitter& e, ValueId ids, ValueId types) {
   const Emitter::Scope scope(e, "emb");
@@ -32,10 +33,12 @@ ValueId attention(Emitter& e, ValueId x, ValueId mask) {
   const ValueId q = e.transpose(e.split_heads(e.linear("q", x, c.hidden, c.hidden, 1.0f), c.heads, size), {0, 2, 1, 3});
   const ValueId k = e.split_heads(e.linear("k", x, c.hidden, c.hidden, 1.0f), c.heads, size);
   const ValueId v = e.transpose(e.split_heads(e.linear("v", x, c.hidden, c.hidden, 1.0f), c.heads, size), {0, 2, 1, 3});
-  const ValueId scores = e.op("MatMul", {q, e.transpose(k, {0, 2, 3, 1})});
+  const ValueId scores = e.product(q, e.transpose(k, {0, 2, 3, 1}));
   const ValueId scaled = e.op("Div", {scores, e.scalar(std::sqrt(static_cast<float>(size)))});
   const ValueId weights = e.softmax(e.op("Add", {scaled, mask}));
-  return e.linear("o", e.merge_heads(e.op("MatMul", {weights, v})), c.hidden, c.hidden, 1.0f);
+  const ValueId mixed = e.merge_heads(e.product(weights, v));
+  e.set_range(mixed, kMeanRange);
+  return e.linear("o", mixed, c.hidden, c.hidden, 1.0f);
 }
 
 ValueId layer(Emitter& e, ValueId x, ValueId mask) {

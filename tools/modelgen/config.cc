@@ -105,6 +105,10 @@ Status validate(const Config& config) {
   SPRUN_TRY(check(gqa || config.kv_heads == config.heads, "only the LLaMA family has fewer kv-heads than heads"));
   SPRUN_TRY(check(!gqa || config.hidden / config.heads % 2 == 0, "rotary embedding needs an even head size"));
   SPRUN_TRY(check(config.opset >= 11 && config.opset <= 17, "opset is not in 11 to 17"));
+  SPRUN_TRY(check(!config.qdq || config.quantization != Quantization::kNone, "Q/DQ form needs 8-bit weights"));
+  SPRUN_TRY(check(!config.qdq || config.family == Family::kBert || config.family == Family::kVit,
+                  "only the BERT and ViT families have a Q/DQ form"));
+  SPRUN_TRY(check(!config.qdq || !config.per_channel || config.opset >= 13, "scales per channel need opset 13"));
   SPRUN_TRY(check(config.sparsity >= 0 && config.sparsity < 1, "sparsity is not in [0, 1)"));
   SPRUN_TRY(check(config.family != Family::kVit || config.image % config.patch == 0,
                   "image is not a multiple of patch"));

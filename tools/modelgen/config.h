@@ -10,7 +10,7 @@
 namespace sprun::modelgen {
 
 enum class Family { kBert, kGpt2, kLlama, kVit };
-// Weights of linear layers and embeddings, as onnxruntime.quantization.quantize_dynamic stores them.
+// Weights of linear layers and embeddings, as onnxruntime.quantization stores them.
 enum class Quantization { kNone, kU8, kS8 };
 
 // Which weights become zero. Blocks are written outputs x inputs; 1x1 is unstructured. With m > 0, the n largest of
@@ -30,6 +30,9 @@ struct Config {
   int opset = 14;       // 11 to 17
   Quantization quantization = Quantization::kNone;
   bool per_channel = false;
+  // Static quantisation in Q/DQ form instead of dynamic: QuantizeLinear and DequantizeLinear with constants on both
+  // inputs of every product, those of attention too. BERT and ViT.
+  bool qdq = false;
   double sparsity = 0;  // of linear layers inside the blocks, not of embeddings and heads
   Pattern pattern = {};
   uint64_t seed = 1;

@@ -15,6 +15,19 @@ Result<Tensor> int_tensor(const std::vector<int64_t>& values, const Shape& shape
   return tensor;
 }
 
+Result<Tensor> transposed(const Tensor& matrix) {
+  const int64_t rows = matrix.shape()[0], columns = matrix.shape()[1], size = dtype_size(matrix.dtype());
+  SPRUN_ASSIGN(Tensor turned, Tensor::allocate(matrix.dtype(), Shape{columns, rows}));
+  const auto* from = static_cast<const char*>(matrix.data());
+  auto* to = turned.mutable_view().as<char>();
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) {
+      std::memcpy(to + (c * rows + r) * size, from + (r * columns + c) * size, static_cast<size_t>(size));
+    }
+  }
+  return turned;
+}
+
 std::vector<graph::DimInfo> declared(const std::vector<Emitter::Dim>& dims) {
   std::vector<graph::DimInfo> infos;
   for (const Emitter::Dim& dim : dims) {
@@ -232,8 +245,47 @@ ValueId Emitter::matmul(const std::string& name, ValueId x, int64_t inputs, int6
   const std::string full = scoped("weight", '.');
   auto tensor = linear_weight(full, inputs, outputs, gain, prunable);
   if (!tensor.ok()) return fail(tensor.status());
+  if (config_.qdq) return op("MatMul", {through_codes(x), dequantized_weight(full, *tensor, 1)});
   if (config_.quantization != Quantization::kNone) return int8_matmul(full, x, *tensor);
   return op("MatMul", {x, graph_.add_constant(full, std::move(*tensor))});
+}
+
+ValueId Emitter::product(ValueId a, ValueId b) {
+  if (!config_.qdq) return op("MatMul", {a, b});
+  const ValueId left = through_codes(a);
+  return op("MatMul", {left, through_codes(b)});
+}
+
+ValueId Emitter::through_codes(ValueId x) {
+  if (!status_.ok()) return graph::kNoValue;
+  if (const auto it = dequantized_.find(x); it != dequantized_.end()) return it->second;
+  constexpr float kUnitRange = 4.5f;  // of a normal value of deviation 1, seven in a million lie outside
+  const auto given = ranges_.find(x);
+  const Range range = given == ranges_.end() ? Range{-kUnitRange, kUnitRange} : given->second;
+  const float scale = (range.high - range.low) / 255.0f;
+  auto zero = Tensor::allocate(DType::kU8, {});
+  if (!zero.ok()) return fail(zero.status());
+  zero->mutable_view().as<uint8_t>()[0] = static_cast<uint8_t>(std::nearbyint(-range.low / scale));
+  const ValueId scale_value = scalar(scale);
+  const ValueId zero_value = checked_constant(node_name("Constant") + "_output_0", std::move(zero));
+  const ValueId codes = op("QuantizeLinear", {x, scale_value, zero_value});
+  return dequantized_[x] = op("DequantizeLinear", {codes, scale_value, zero_value});
+}
+
+ValueId Emitter::dequantized_weight(const std::string& name, const Tensor& weight, int64_t channel_axis) {
+  // [K, N] is quantised with channels as columns, whatever way it is stored afterwards.
+  auto w = quantize_weight(weight, config_.quantization, config_.per_channel);
+  if (!w.ok()) return fail(w.status());
+  if (channel_axis == 0) {
+    auto turned = transposed(w->values);
+    if (!turned.ok()) return fail(turned.status());
+    w->values = std::move(*turned);
+  }
+  const std::vector<ValueId> inputs = {graph_.add_constant(name + "_quantized", std::move(w->values)),
+                                       graph_.add_constant(name + "_scale", std::move(w->scale)),
+                                       graph_.add_constant(name + "_zero_point", std::move(w->zero_point))};
+  if (!config_.per_channel) return op("DequantizeLinear", inputs);
+  return op("DequantizeLinear", inputs, {{"axis", channel_axis}});
 }
 
 const Emitter::Quantized& Emitter::quantized(ValueId x) {
@@ -265,22 +317,19 @@ ValueId Emitter::linear(const std::string& name, ValueId x, int64_t inputs, int6
 
 ValueId Emitter::gemm(const std::string& name, ValueId x, int64_t inputs, int64_t outputs, float gain, bool prunable,
                       bool transposed_weight) {
-  if (config_.quantization != Quantization::kNone) return linear(name, x, inputs, outputs, gain, prunable);
+  const bool dynamic = config_.quantization != Quantization::kNone && !config_.qdq;
+  if (dynamic) return linear(name, x, inputs, outputs, gain, prunable);
   const Scope scope(*this, name);
   const std::string full = scoped("weight", '.');
   auto tensor = linear_weight(full, inputs, outputs, gain, prunable);
   if (!tensor.ok()) return fail(tensor.status());
-  if (transposed_weight) {
-    auto turned = Tensor::allocate(DType::kF32, Shape{outputs, inputs});
-    if (!turned.ok()) return fail(turned.status());
-    for (int64_t k = 0; k < inputs; ++k) {
-      for (int64_t n = 0; n < outputs; ++n) {
-        turned->mutable_view().as<float>()[n * inputs + k] = tensor->as<float>()[k * outputs + n];
-      }
-    }
-    tensor = std::move(turned);
+  ValueId w = graph::kNoValue;
+  if (config_.qdq) {
+    x = through_codes(x);
+    w = dequantized_weight(full, *tensor, transposed_weight ? 0 : 1);
+  } else {
+    w = checked_constant(full, transposed_weight ? transposed(*tensor) : std::move(tensor));
   }
-  const ValueId w = graph_.add_constant(full, std::move(*tensor));
   const ValueId bias = weight("bias", Shape{outputs}, 0, 0.1f);
   if (!transposed_weight) return op("Gemm", {x, w, bias}, {{"alpha", 1.0f}, {"beta", 1.0f}});
   return op("Gemm", {x, w, bias}, {{"alpha", 1.0f}, {"beta", 1.0f}, {"transB", int64_t{1}}});
@@ -314,8 +363,10 @@ ValueId Emitter::rms_norm(const std::string& name, ValueId x, int64_t size, floa
 
 ValueId Emitter::gelu_erf(ValueId x) {
   const ValueId erf = op("Erf", {op("Div", {x, scalar(std::sqrt(2.0f))})});
-  const ValueId product = op("Mul", {x, op("Add", {erf, scalar(1.0f)})});
-  return op("Mul", {product, scalar(0.5f)});
+  const ValueId doubled = op("Mul", {x, op("Add", {erf, scalar(1.0f)})});
+  const ValueId y = op("Mul", {doubled, scalar(0.5f)});
+  set_range(y, {-0.17f, 4.5f});  // its minimum is -0.1700
+  return y;
 }
 
 ValueId Emitter::gelu_tanh(ValueId x) {
@@ -329,7 +380,9 @@ ValueId Emitter::silu(ValueId x) { return op("Mul", {x, op("Sigmoid", {x})}); }
 
 ValueId Emitter::softmax(ValueId x) {
   // Before opset 13 every axis from this one on is reduced: the exporter names the last of the four.
-  return op("Softmax", {x}, {{"axis", config_.opset < 13 ? int64_t{3} : int64_t{-1}}});
+  const ValueId y = op("Softmax", {x}, {{"axis", config_.opset < 13 ? int64_t{3} : int64_t{-1}}});
+  set_range(y, {0.0f, 1.0f});
+  return y;
 }
 
 }  // namespace sprun::modelgen

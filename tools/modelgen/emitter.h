@@ -31,6 +31,10 @@ class Emitter {
   struct At {
     ValueId value;
   };
+  // Real values that the 8-bit codes of an activation reach.
+  struct Range {
+    float low, high;
+  };
   using Size = std::variant<int64_t, At>;
   using Attrs = std::initializer_list<std::pair<const char*, Attr>>;
 
@@ -92,9 +96,13 @@ class Emitter {
   // for x of deviation 1. prunable: the configured sparsity applies.
   ValueId matmul(const std::string& name, ValueId x, int64_t inputs, int64_t outputs, float gain, bool prunable = true);
   ValueId linear(const std::string& name, ValueId x, int64_t inputs, int64_t outputs, float gain, bool prunable = true);
-  // A 2-d linear as Gemm; in an int8 model MatMul and Add, as the quantiser splits it.
+  // A 2-d linear as Gemm; in a dynamically quantised model MatMul and Add, as the quantiser splits it.
   ValueId gemm(const std::string& name, ValueId x, int64_t inputs, int64_t outputs, float gain, bool prunable,
                bool transposed_weight);
+  // MatMul of two activations, through 8-bit codes in Q/DQ form.
+  ValueId product(ValueId a, ValueId b);
+  // The range that x is quantised to in Q/DQ form; without this call that of a value of deviation 1.
+  void set_range(ValueId x, Range range) { ranges_[x] = range; }
   ValueId layer_norm(const std::string& name, ValueId x, int64_t size, float epsilon);
   ValueId rms_norm(const std::string& name, ValueId x, int64_t size, float epsilon);
   ValueId gelu_erf(ValueId x);
@@ -115,6 +123,9 @@ class Emitter {
   // DynamicQuantizeLinear of x, shared by all its users.
   const Quantized& quantized(ValueId x);
   ValueId int8_matmul(const std::string& name, ValueId x, const Tensor& weight);
+  // Q/DQ form: QuantizeLinear and DequantizeLinear of x, shared by all its users; a weight as codes.
+  ValueId through_codes(ValueId x);
+  ValueId dequantized_weight(const std::string& name, const Tensor& weight, int64_t channel_axis);
 
   Config config_;
   graph::Graph graph_;
@@ -122,6 +133,8 @@ class Emitter {
   std::string scope_;
   std::map<std::string, int> names_taken_;
   std::map<ValueId, Quantized> quantized_;
+  std::map<ValueId, ValueId> dequantized_;
+  std::map<ValueId, Range> ranges_;
 };
 
 }  // namespace sprun::modelgen

@@ -41,9 +41,9 @@ ValueId attention(Emitter& e, ValueId x, ValueId batch) {
     return e.op("Gather", {parts, e.scalar(index)}, {{"axis", int64_t{0}}});
   };
   const ValueId q = part(0), k = part(1), v = part(2);
-  const ValueId scores = e.op("MatMul", {q, e.transpose(k, {0, 1, 3, 2})});
+  const ValueId scores = e.product(q, e.transpose(k, {0, 1, 3, 2}));
   const ValueId weights = e.softmax(e.op("Mul", {scores, e.scalar(1.0f / std::sqrt(static_cast<float>(size)))}));
-  const ValueId turned = e.transpose(e.op("MatMul", {weights, v}), {0, 2, 1, 3});
+  const ValueId turned = e.transpose(e.product(weights, v), {0, 2, 1, 3});
   const ValueId out = e.reshape(turned, {At{batch}, At{length}, c.hidden});
   return e.linear("proj", out, c.hidden, c.hidden, 1.0f / std::sqrt(2.0f * static_cast<float>(c.layers)));
 }

@@ -53,6 +53,38 @@ TEST(Modelgen, EveryFamilyIsAValidModelOfSupportedOps) {
   std::filesystem::remove(path);
 }
 
+TEST(Modelgen, EveryProductOfTheQdqFormReadsCodes) {
+  const std::string path = testing::TempDir() + "sprun_modelgen_qdq.onnx";
+  for (const char* name : {"bert-mini", "vit-mini"}) {
+    for (int opset : {11, 13, 17}) {
+      Config config = small(name);
+      config.opset = opset;
+      config.quantization = opset == 17 ? Quantization::kU8 : Quantization::kS8;
+      config.qdq = true;
+      config.per_channel = opset == 13;
+      const auto graph = generate(config);
+      ASSERT_TRUE(graph.ok()) << graph.status().message();
+      int products = 0;
+      for (graph::NodeId n = 0; n < graph->num_nodes(); ++n) {
+        const graph::Node& node = graph->node(n);
+        if (!node.is("MatMul") && !node.is("Gemm")) continue;
+        ++products;
+        for (size_t i = 0; i < 2; ++i) {
+          const graph::Node* codes = graph->producer(node.inputs[i]);
+          ASSERT_TRUE(codes != nullptr && codes->is("DequantizeLinear")) << node.name;
+          EXPECT_NE(graph->constant(codes->inputs[1]), nullptr);
+        }
+      }
+      EXPECT_EQ(products, config.family == Family::kBert ? 2 * 8 + 1 : 2 * 6 + 1);
+      ASSERT_TRUE(graph::write_onnx(*graph, path).ok());
+      const auto model = graph::read_onnx(path);
+      ASSERT_TRUE(model.ok()) << model.status().message();
+      EXPECT_TRUE(graph::unsupported_status(*model).ok());
+    }
+  }
+  std::filesystem::remove(path);
+}
+
 TEST(Modelgen, CacheHasTheNamesOfOptimum) {
   Config config = small("llama-mini");
   config.kv_heads = 2;
@@ -179,6 +211,17 @@ TEST(Modelgen, RefusesWhatMakesNoModel) {
   EXPECT_TRUE(refused([](Config& c) { c.sparsity = 1; }));
   EXPECT_TRUE(refused([](Config& c) { c.past = true; }));
   EXPECT_TRUE(refused([](Config& c) { c.ffn = int64_t{1} << 40; }));
+  EXPECT_TRUE(refused([](Config& c) { c.qdq = true; }));
+  EXPECT_TRUE(refused([](Config& c) {
+    c = small("gpt2-mini");
+    c.quantization = Quantization::kS8;
+    c.qdq = true;
+  }));
+  EXPECT_TRUE(refused([](Config& c) {
+    c.quantization = Quantization::kS8;
+    c.qdq = c.per_channel = true;
+    c.opset = 12;
+  }));
 }
 
 }  // namespace
