@@ -1,11 +1,13 @@
 // What follows a linear layer is done on its result while that is in registers: y = act(x W^T + bias) + residual.
-// A bias is a constant row added directly after the product; a residual has the shape of the result (plan stage).
+// A bias is a constant row added directly after the product; a residual has the shape of the result (plan stage). A
+// layer with 8-bit weights also quantises its result, with the constants of a QuantizeLinear.
 #include <utility>
 
 #include "graph/ir/pattern.h"
 #include "graph/ops/op.h"
 #include "graph/passes/linear_layout.h"
 #include "graph/passes/pass.h"
+#include "graph/passes/quantize_params.h"
 
 namespace sprun::graph {
 
@@ -32,7 +34,7 @@ class Epilogue {
   // Takes in following nodes as long as one fits; returns how many.
   int run() {
     int taken = 0;
-    while (linear().attrs.get_int("num_weights", 1) == 1 && (take_bias() || take_activation() || take_residual())) ++taken;
+    while (linear().attrs.get_int("num_weights", 1) == 1 && take_next()) ++taken;
     return taken;
   }
 
@@ -41,6 +43,11 @@ class Epilogue {
   LinearLayout layout() { return linear_layout(linear()); }
   bool has(size_t input) { return linear().input(input) != kNoValue; }
   bool has_activation() { return linear().attrs.get_string("activation", "none") != "none"; }
+
+  bool take_next() {
+    if (layout().int8 && has(layout().y_scale())) return false;
+    return take_bias() || take_activation() || take_residual() || take_quantize();
+  }
 
   // The result of `next` becomes the result of the linear layer.
   void absorb(NodeId next) {
@@ -84,6 +91,18 @@ class Epilogue {
     if (!a.shape || !b.shape || *a.shape != *b.shape || b.dtype != DType::kF32) return false;
     graph_.set_input(linear_, layout().residual(), other);
     absorb(add);
+    return true;
+  }
+
+  bool take_quantize() {
+    if (!layout().int8) return false;
+    const NodeId next = only_user(graph_, linear().outputs[0]);
+    if (next == kNoNode || !graph_.node(next).is("QuantizeLinear")) return false;
+    const auto params = quantize_params(graph_, graph_.node(next));
+    if (!params || (params->zero == kNoValue && params->dtype != DType::kU8)) return false;
+    graph_.set_input(linear_, layout().y_scale(), params->scale);
+    if (params->zero != kNoValue) graph_.set_input(linear_, layout().y_zero(), params->zero);
+    absorb(next);
     return true;
   }
 

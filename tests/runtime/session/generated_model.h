@@ -17,9 +17,8 @@ namespace sprun {
 
 class GeneratedModel {
  public:
-  explicit GeneratedModel(const std::string& preset, bool int8 = false) {
-    auto config = modelgen::preset(preset).value();
-    if (int8) config.quantization = modelgen::Quantization::kS8;
+  explicit GeneratedModel(const std::string& preset, bool int8 = false) : GeneratedModel(config_of(preset, int8)) {}
+  explicit GeneratedModel(const modelgen::Config& config) {
     const auto graph = modelgen::generate(config).value();
     static int counter = 0;
     path_ = (std::filesystem::temp_directory_path() /
@@ -32,6 +31,12 @@ class GeneratedModel {
   const std::string& path() const { return path_; }
 
  private:
+  static modelgen::Config config_of(const std::string& preset, bool int8) {
+    auto config = modelgen::preset(preset).value();
+    if (int8) config.quantization = modelgen::Quantization::kS8;
+    return config;
+  }
+
   std::string path_;
 };
 
