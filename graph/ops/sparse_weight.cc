@@ -62,7 +62,9 @@ void find_range(const SparseSource& source, WeightZeros& zeros) {
   }
 }
 
-WeightZeros measure(const SparseSource& source) {
+}  // namespace
+
+WeightZeros measure_zeros(const SparseSource& source) {
   // Weights with fewer zeros gain nothing with any kernel; looking at a sample keeps loading quick.
   constexpr double kNotSparse = 0.9;
   WeightZeros zeros;
@@ -85,8 +87,6 @@ WeightZeros measure(const SparseSource& source) {
   find_range(source, zeros);
   return zeros;
 }
-
-}  // namespace
 
 double WeightZeros::density_of(kernels::BlockShape block) const {
   for (size_t i = 0; i < kPatterns.size(); ++i) {
@@ -117,7 +117,7 @@ Result<WeightZeros> weight_zeros(PackedCache& cache, const SparseSource& source)
   for (int32_t zero : source.zero_point) key += "," + std::to_string(zero);
   SPRUN_ASSIGN(const PackedBlob blob, cache.get(key, [&]() -> Result<PackedBlob> {
     SPRUN_ASSIGN(PackedBlob made, allocate_blob(sizeof(WeightZeros)));
-    new (made.data.get()) WeightZeros(measure(source));
+    new (made.data.get()) WeightZeros(measure_zeros(source));
     return made;
   }));
   return *static_cast<const WeightZeros*>(blob.data.get());

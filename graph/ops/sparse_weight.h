@@ -41,6 +41,7 @@ struct SparseSource {
 // Bits of f32, f16, bf16, s8 and u8 constants at any alignment.
 kernels::NonZeros non_zeros_of(const SparseSource& source);
 
+WeightZeros measure_zeros(const SparseSource& source);
 // From the cache, or measured now. kResourceLimit when memory is short.
 Result<WeightZeros> weight_zeros(PackedCache& cache, const SparseSource& source);
 

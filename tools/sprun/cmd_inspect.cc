@@ -52,6 +52,16 @@ std::string shape_text(const graph::Value& value) {
   return value.shape ? value.shape->to_string() : "[...]";
 }
 
+// Share of zero blocks by pattern, outputs x inputs.
+Json patterns_json(const graph::WeightZeros& zeros) {
+  Json json;
+  for (size_t i = 0; i < graph::kPatterns.size(); ++i) {
+    json[std::string(graph::kPatterns[i].name)] = 1 - zeros.density[i];
+  }
+  if (zeros.of_m > 0) json["n_of_m"] = fmt::format("{}:{}", zeros.n_of_m, zeros.of_m);
+  return json;
+}
+
 // A dimension is a number, a symbol, or null when unknown; the shape is null when not even the rank
 // is known.
 Json values_json(const Graph& g, std::span<const graph::ValueId> ids) {
@@ -139,6 +149,7 @@ Json json_of(const InspectArgs& args, const graph::OnnxModel& model,
          {"shape", std::vector<int64_t>(dims.begin(), dims.end())},
          {"zeros", w.zeros},
          {"zero_share", w.elements() > 0 ? double(w.zeros) / double(w.elements()) : 0}});
+    if (w.patterns) json["weights"].back()["zero_blocks"] = patterns_json(*w.patterns);
   }
   for (const graph::UnsupportedOp& op : model.unsupported_ops) {
     json["unsupported"].push_back({{"domain", op.domain.empty() ? "ai.onnx" : op.domain},
@@ -151,6 +162,17 @@ Json json_of(const InspectArgs& args, const graph::OnnxModel& model,
     json["missing_data"].push_back({{"tensor", m.tensor}, {"file", m.file}, {"reason", m.reason}});
   }
   return json;
+}
+
+// Share of zero blocks, "-" where it is not known or the weight has next to no zeros.
+std::string zero_blocks(const LinearWeight& w, size_t pattern) {
+  if (!w.patterns) return "-";
+  return fmt::format("{:.1f}%", 100 * (1 - w.patterns->density[pattern]));
+}
+
+std::string n_of_m(const LinearWeight& w) {
+  if (!w.patterns || w.patterns->of_m == 0) return "-";
+  return fmt::format("{}:{}", w.patterns->n_of_m, w.patterns->of_m);
 }
 
 std::string header_text(const InspectArgs& args, const graph::OnnxModel& model) {
@@ -192,12 +214,18 @@ std::string weights_text(const std::vector<LinearWeight>& weights, bool all) {
   std::string text = fmt::format(
       "zeros       {:.2f}% of {} elements in {} weights of linear layers\n",
       elements > 0 ? 100.0 * double(zeros) / double(elements) : 0.0, elements, weights.size());
-  std::vector<std::vector<std::string>> table = {{"zeros", "shape", "dtype", "op", "weight"}};
+  // Share of zero elements, then of zero blocks by pattern (outputs x inputs).
+  std::vector<std::vector<std::string>> table = {{"zeros"}};
+  for (size_t i = 1; i < graph::kPatterns.size(); ++i) table[0].emplace_back(graph::kPatterns[i].name);
+  for (const char* column : {"N:M", "shape", "dtype", "op", "weight"}) table[0].emplace_back(column);
   for (const LinearWeight& w : weights) {
     const double share = w.elements() > 0 ? double(w.zeros) / double(w.elements()) : 0;
     if (!all && share < 0.01) continue;
-    table.push_back({fmt::format("{:.1f}%", 100 * share), w.shape.to_string(),
-                     std::string(dtype_name(w.dtype)), w.op, w.name});
+    table.push_back({fmt::format("{:.1f}%", 100 * share)});
+    for (size_t i = 1; i < graph::kPatterns.size(); ++i) table.back().push_back(zero_blocks(w, i));
+    for (std::string cell : {n_of_m(w), w.shape.to_string(), std::string(dtype_name(w.dtype)), w.op, w.name}) {
+      table.back().push_back(std::move(cell));
+    }
   }
   if (table.size() > 1) text += format_table(table);
   const size_t hidden = weights.size() - (table.size() - 1);

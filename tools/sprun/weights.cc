@@ -124,11 +124,12 @@ int64_t count_zeros(const Tensor& t, const Tensor* zero_point) {
 struct Source {
   ValueId value = kNoValue;
   const Tensor* zero_point = nullptr;
+  bool turned = false;  // by a Transpose of a matrix
 };
 
 // The constant behind v, through nodes that keep the elements.
 Source constant_behind(const Graph& g, ValueId v) {
-  Source source{v, nullptr};
+  Source source{v, nullptr, false};
   for (int depth = 0; depth < 8 && source.value != kNoValue; ++depth) {
     if (g.constant(source.value) != nullptr) return source;
     const Node* node = g.producer(source.value);
@@ -138,9 +139,37 @@ Source constant_behind(const Graph& g, ValueId v) {
         node->is("Transpose") || node->is("Reshape") || node->is("Cast") || node->is("Identity");
     if (!dequantize && !moves) break;
     if (dequantize) source.zero_point = g.constant(node->input(2));
+    if (node->is("Transpose")) source.turned = !source.turned;
     source.value = node->input(0);
   }
   return {};
+}
+
+// True when the weight of input `input` lies as [N, K].
+bool outputs_first(const Node& node, int input) {
+  if (node.is("Gemm")) return node.attrs.get_int(input == 0 ? "transA" : "transB", 0) == (input == 0 ? 0 : 1);
+  if (node.is("com.microsoft", "QGemm")) return node.attrs.get_int("transB", 0) == 1;
+  if (node.is("com.microsoft", "FusedMatMul") && input == 1) return node.attrs.get_int("transB", 0) == 1;
+  const bool conv = node.op_type.find("Conv") != std::string::npos;
+  return conv || input == 0;
+}
+
+std::optional<graph::WeightZeros> patterns_of(const Source& source, const Tensor& t, const Node& node, int input) {
+  const bool conv = node.op_type.find("Conv") != std::string::npos;
+  if (t.num_elements() == 0 || (!conv && t.shape().rank() != 2)) return std::nullopt;
+  if (!is_float(t.dtype()) && t.dtype() != DType::kS8 && t.dtype() != DType::kU8) return std::nullopt;
+  if (t.dtype() == DType::kF64) return std::nullopt;
+  const bool first = outputs_first(node, input) != source.turned;
+  const int64_t n = first ? t.shape()[0] : t.shape()[1], k = t.num_elements() / n;
+  graph::WeightConstant weight = {&t, n, k, first ? k : 1, first ? 1 : n};
+  std::vector<int32_t> zeros;
+  if (source.zero_point != nullptr) {
+    for (int64_t i = 0; i < source.zero_point->num_elements(); ++i) {
+      zeros.push_back(static_cast<int32_t>(integer_at(*source.zero_point, i)));
+    }
+    if (zeros.size() != 1 && static_cast<int64_t>(zeros.size()) != n) return std::nullopt;
+  }
+  return graph::measure_zeros({weight, zeros});
 }
 
 }  // namespace
@@ -162,7 +191,8 @@ std::vector<LinearWeight> linear_weights(const Graph& graph) {
       const Tensor& t = *graph.constant(source.value);
       if (t.shape().rank() < 2) continue;
       weights.push_back({graph.value(source.value).name, node.op_type, t.dtype(), t.shape(),
-                         count_zeros(t, source.zero_point)});
+                         count_zeros(t, source.zero_point),
+                         patterns_of(source, t, node, op->weights[k])});
     }
   }
   return weights;

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "graph/ir/graph.h"
+#include "graph/ops/sparse_weight.h"
 
 namespace sprun::tools {
 
@@ -16,6 +18,9 @@ struct LinearWeight {
   DType dtype = DType::kUndefined;
   Shape shape;
   int64_t zeros = 0;  // elements equal to the zero point (0 where there is none)
+
+  // By pattern, for weights that are one matrix W[N, K] (N outputs); convolutions as [N, everything else].
+  std::optional<graph::WeightZeros> patterns;
 
   int64_t elements() const { return shape.num_elements(); }
 };
