@@ -14,10 +14,10 @@
 // past row ends is read.
 //
 // Regime:  bandwidth-bound: the bytes of the blob are the cost while M is small. Any M is right
-//          (blocks of 16 rows, each reads the weights again), but the arithmetic is that of all weights: at
-//          80 % zeros, one core, 2048 x 8192, bitmap and 1x4 are 3.3x dense for M = 2, 2.2x to 2.5x
-//          for M = 4, 1.2x for M = 8 and 0.8x for M = 16. On AVX2 without VNNI (M = 1) 1x4 is 1.4x
-//          and the bitmap 0.7x: more cores than bandwidth are needed there.
+//          (blocks of 16 rows, each reads the weights again), but the arithmetic is that of all
+//          weights: at 80 % zeros, one core, 2048 x 8192, bitmap and 1x4 are 3.3x dense for M = 2,
+//          2.2x to 2.5x for M = 4, 1.2x for M = 8 and 0.8x for M = 16. On AVX2 without VNNI, M = 1,
+//          1x4 is 1.4x and the bitmap 0.7x.
 // Numeric: int8 exact for K <= 65 793, as the dense family; bf16 sums are reassociated.
 // Cost:    the larger of bytes / bandwidth and N * K / 64 times these cycles of one core (M = 1,
 //          weights in L2, Zen 5 at 3.85 GHz, 2026-11; a further row of X adds about 0.6 with
