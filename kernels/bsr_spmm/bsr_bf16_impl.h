@@ -77,11 +77,11 @@ struct Bf16Shape {
 };
 template <>
 struct Bf16Shape<simd::Avx512> {
-  static constexpr int kColumnVectors = 4, kPassRows = 4, kPassVectors = 4, kSets = 1;
+  static constexpr int kColumnVectors = 4, kPassRows = 4, kPassVectors = 4, kSets = 2;
 };
 template <>
 struct Bf16Shape<simd::Avx512Bf16> {
-  static constexpr int kColumnVectors = 4, kPassRows = 4, kPassVectors = 4, kSets = 1;
+  static constexpr int kColumnVectors = 4, kPassRows = 4, kPassVectors = 4, kSets = 2;
 };
 
 template <class Arch, const BsrLayout& kLayout>

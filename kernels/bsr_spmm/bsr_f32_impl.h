@@ -33,6 +33,10 @@ struct F32Shape {
   static constexpr int kPassRows = 4, kPassVectors = 2, kSets = 1;
 };
 template <>
+struct F32Shape<simd::Avx2> {
+  static constexpr int kPassRows = 4, kPassVectors = 2, kSets = 2;
+};
+template <>
 struct F32Shape<simd::Avx512> {
   static constexpr int kPassRows = 4, kPassVectors = 4, kSets = 2;
 };

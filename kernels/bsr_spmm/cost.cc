@@ -20,6 +20,7 @@ double dense_rate(Isa isa) {
       return 250.0;
     case Isa::kAvx512:
     case Isa::kAvx512Vbmi2:
+    case Isa::kAvx512Vbmi2Bf16:
       return 150.0;
     case Isa::kAvx2:
       return 75.0;

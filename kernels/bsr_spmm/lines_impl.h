@@ -79,9 +79,16 @@ struct Lines {
   static constexpr int64_t kRowBytes = 4 * kWide;
   static_assert(kLayout.group_blocks == 1 && kLayout.block.cols % Lanes::kInputs == 0);
 
+  // Outputs and vectors of one pass: many rows share few vectors, single rows take many.
+  static constexpr int kPart = kRows < Shape::kPassRows ? kRows : Shape::kPassRows;
+  static constexpr int kBudget = Shape::kPassRows * Shape::kPassVectors;
+  static constexpr int kMany = kBudget / kPart < 4 ? kBudget / kPart : 4;
+  static constexpr int kSlabVectors = static_cast<int>(kSlab) / kLanes;
+  static constexpr int kPass = kMany < kSlabVectors ? kMany : kSlabVectors;
+
   // kPart outputs of a block and kCount vectors of tokens.
-  template <int kPart, int kCount, int kSets>
-  static void pass(const Groups<Sum>& g, const uint8_t* x, Sum* out) {
+  template <int kCount, int kSets>
+  SPRUN_INLINE static void pass(const Groups<Sum>& g, const uint8_t* x, Sum* out) {
     using SumsOf = Sums<Lanes, kPart, kCount>;
     SumsOf sums[kSets];
     sums[0].begin(g.start, out, kSlab, kLanes);
@@ -110,28 +117,31 @@ struct Lines {
     sums[0].store(out, kSlab, kLanes);
   }
 
-  // Outputs and vectors of one pass: many rows share few vectors, single rows take many.
-  static constexpr int kPart = kRows < Shape::kPassRows ? kRows : Shape::kPassRows;
-  static constexpr int kBudget = Shape::kPassRows * Shape::kPassVectors;
-  static constexpr int kMany = kBudget / kPart < 4 ? kBudget / kPart : 4;
-  static constexpr int kSlabVectors = static_cast<int>(kSlab) / kLanes;
-  static constexpr int kPass = kMany < kSlabVectors ? kMany : kSlabVectors;
-  static constexpr int kSets =
-      kPart * kPass <= 2 ? 2 * Shape::kSets : kPart * kPass <= 4 ? Shape::kSets : 1;
+  // Sets of sums for a pass of `count` vectors: short chains must not wait for each other.
+  static constexpr int sets(int count) {
+    if (kPart * count > 4) return 1;
+    return kPart * count > 2 ? Shape::kSets : 2 * Shape::kSets;
+  }
 
-  // A call costs short runs of few rows 20 %. Inside the loop over the parts of 16 rows it is
-  // needed: the compiler runs out of registers there.
-  template <int kCount, int kSets>
+  // A call costs the short runs of single rows 20 %. Inside the loop over the parts of 16 rows it
+  // is needed: the compiler runs out of registers there.
+  template <int kCount>
   [[gnu::noinline]] static void called_pass(const Groups<Sum>& g, const uint8_t* x, Sum* out) {
-    pass<kPart, kCount, kSets>(g, x, out);
+    pass<kCount, sets(kCount)>(g, x, out);
   }
-  template <int kCount, int kSets>
+  template <int kCount>
+  static void plain_pass(const Groups<Sum>& g, const uint8_t* x, Sum* out) {
+    pass<kCount, sets(kCount)>(g, x, out);
+  }
+  template <int kCount>
   SPRUN_INLINE static void any_pass(const Groups<Sum>& g, const uint8_t* x, Sum* out) {
-    if constexpr (kRows > kPart) called_pass<kCount, kSets>(g, x, out);
-    else pass<kPart, kCount, kSets>(g, x, out);
+    if constexpr (kRows == 1) pass<kCount, sets(kCount)>(g, x, out);
+    else if constexpr (kRows == kPart) plain_pass<kCount>(g, x, out);
+    else called_pass<kCount>(g, x, out);
   }
 
-  static void add_run(const Groups<Sum>& g, const uint8_t* x, int64_t tokens, Sum* out) {
+  SPRUN_INLINE static void add_run(const Groups<Sum>& g, const uint8_t* x, int64_t tokens,
+                                   Sum* out) {
     const int64_t vectors = (tokens + kLanes - 1) / kLanes;
     for (int64_t r = 0; r < kRows; r += kPart) {
       const Sum* start = g.start == nullptr ? nullptr : g.start + r;
@@ -139,11 +149,14 @@ struct Lines {
       Sum* to = out + r * kSlab;
       int64_t v = 0;
       for (; v + kPass <= vectors; v += kPass) {
-        any_pass<kPass, kSets>(part, x + 4 * kLanes * v, to + kLanes * v);
+        any_pass<kPass>(part, x + 4 * kLanes * v, to + kLanes * v);
       }
-      for (; v < vectors; ++v) {
-        any_pass<1, kPart == 1 ? Shape::kSets : 1>(part, x + 4 * kLanes * v, to + kLanes * v);
+      if constexpr (kPass > 2) {
+        for (; v + 2 <= vectors; v += 2) {
+          any_pass<2>(part, x + 4 * kLanes * v, to + kLanes * v);
+        }
       }
+      for (; v < vectors; ++v) any_pass<1>(part, x + 4 * kLanes * v, to + kLanes * v);
     }
   }
 };

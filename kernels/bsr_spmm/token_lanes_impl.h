@@ -177,11 +177,16 @@ struct TokenLanes {
     Sum* sums = static_cast<Sum*>(scratch);
     Sum* tile = sums + kBatch * kSlab;
     Sum* start = tile + 16 * kBatch;
-    const bool direct = kUnit == 16 && !rows_collide(args.gemm) && !Ops::needs_tiles(args.gemm);
+    const bool direct = !rows_collide(args.gemm) && !Ops::needs_tiles(args.gemm);
     for (int64_t s = range.slab_begin; s < range.slab_end; ++s) {
       const int64_t tokens = min_of(kSlab, args.gemm.m - s * kSlab);
-      if (direct) run_direct(args, range, s, tokens, sums, start);
-      else run_batches(args, range, s, tokens, sums, tile, start);
+      if constexpr (kUnit == 16) {
+        if (direct) {
+          run_direct(args, range, s, tokens, sums, start);
+          continue;
+        }
+      }
+      run_batches(args, range, s, tokens, sums, tile, start);
     }
   }
 
