@@ -41,7 +41,9 @@ void run(benchmark::State& state, const AttentionKernel* kernel, BenchShape s) {
 const bool kRegistered = [] {
   constexpr BenchShape kShapes[] = {{12, 12, 32, 32, 64},   {12, 12, 128, 128, 64}, {12, 12, 384, 384, 64},
                                     {12, 12, 197, 197, 64}, {12, 12, 1, 512, 64},   {32, 8, 1, 2048, 128}};
-  for (const auto& info : attention_kernels()) {
+  std::vector<KernelInfo<AttentionKernel>> kernels(attention_kernels().begin(), attention_kernels().end());
+  kernels.insert(kernels.begin(), attention_bf16_kernels().begin(), attention_bf16_kernels().end());
+  for (const auto& info : kernels) {
     if (!available_isas().contains(info.isa)) continue;
     for (const BenchShape& s : kShapes) {
       const std::string name = std::string(info.name) + "/heads:" + std::to_string(s.heads) + "/kv_heads:" +

@@ -93,7 +93,9 @@ Result<void*> ScratchHolder::get(const RunContext& ctx, int64_t bytes) {
 }
 
 void describe_attention(PrepareContext& ctx, const AttentionArgs& args) {
-  ctx.kernel += (ctx.kernel.empty() ? "" : " + ") + std::string(kernels::attention_kernel_name(args));
+  std::vector<kernels::Rejection> why_not;
+  ctx.kernel += (ctx.kernel.empty() ? "" : " + ") + std::string(kernels::attention_kernel_name(args, &why_not));
+  for (const kernels::Rejection& rejection : why_not) ctx.rejected.push_back({rejection.kernel, rejection.reason});
   ctx.regime = kernels::attention_is_decode(args) ? "bandwidth-bound" : "compute-bound";
   ctx.flops += kernels::attention_flops(args);
 }

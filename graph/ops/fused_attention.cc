@@ -14,6 +14,7 @@
 //     read) "bhsd"  [B, heads, S, dim] "bhds"  [B, heads, dim, T], K only
 //   q_offset, k_offset, v_offset (0): first column, rank 3 only; a packed [B, S, 3*H*D] is given as Q, K and V with
 //     offsets 0, H*D and 2*H*D
+//   precision ("f32"): "bf16" lets both products round their inputs to bf16 where a kernel does that
 //   out_layout ("bshd"): "bshd" makes [B, S, H*v_head_dim], "bhsd" [B, H, S, v_head_dim]
 // A row that may see no key gives zeros.
 #include <string>
@@ -77,6 +78,7 @@ Status set_options(const Ctx& ctx, Problem& p) {
   const AttrMap& attrs = ctx.attrs();
   a.scale = attention_scale(node, a.head_dim);
   a.softcap = attrs.get_float("softcap", 0.0F);
+  a.bf16_products = attrs.get_string("precision", "f32") == "bf16";
   a.causal = attrs.get_int("causal", 0) != 0;
   a.offset = attrs.get_int("causal_offset", a.kv_len - a.q_len);
   const std::string_view layout = attrs.get_string("out_layout", "bshd");

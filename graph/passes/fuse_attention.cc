@@ -311,6 +311,7 @@ bool fuse_at(Graph& graph, NodeId n, PassContext& ctx) {
   attrs.set("k_offset", match->k.offset);
   attrs.set("v_offset", v.offset);
   attrs.set("out_layout", std::string(result.layout));
+  if (ctx.precision == Precision::kBf16) attrs.set("precision", std::string("bf16"));
   return true;
 }
 

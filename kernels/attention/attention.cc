@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 
 #include "kernels/isa.h"
 #include "runtime/base/thread_pool.h"
@@ -11,6 +12,7 @@
 namespace sprun::kernels {
 
 #define SPRUN_ATTENTION_F32(isa, symbol, numeric) SPRUN_IF_BUILT_##isa(extern const AttentionKernel symbol;)
+#define SPRUN_ATTENTION_BF16 SPRUN_ATTENTION_F32
 #include "kernels/attention/attention.def"
 
 namespace {
@@ -21,13 +23,38 @@ constexpr KernelInfo<AttentionKernel> kKernels[] = {
 #include "kernels/attention/attention.def"
 };
 
+// With an entry for "none", so that the list is never empty.
+constexpr KernelInfo<AttentionKernel> kBf16Kernels[] = {
+#define SPRUN_ATTENTION_BF16(isa, symbol, numeric) \
+  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
+#include "kernels/attention/attention.def"
+    {"", Isa::kScalar, NumericClass::kReassociated, nullptr},
+};
+
 constexpr int64_t kFarAway = int64_t{1} << 40;  // beyond any position
 constexpr double kTaskFlops = 1e6;              // about 10 us: less is not worth a task of its own
 constexpr int64_t kSplitKeys = 256;             // fewest keys of a part when the cache is split
 
-const AttentionKernel& kernel_of(const AttentionArgs& a) {
-  return a.kernel ? *a.kernel : *select(attention_kernels(), available_isas()).kernel;
+bool takes_decode(const AttentionArgs& a, const AttentionKernel& kernel) {
+  return a.heads / a.kv_heads * a.q_len <= kernel.decode_rows && a.k_strides.dim == 1;
 }
+
+// The kernel for a problem of the fast path. Products in bf16 give way where no kernel does them, and for few query
+// rows, which read keys and values once.
+const KernelInfo<AttentionKernel>& choose(const AttentionArgs& a, std::vector<Rejection>* why_not = nullptr) {
+  const IsaSet isas = available_isas();
+  const KernelInfo<AttentionKernel>& exact = select(attention_kernels(), isas);
+  if (!a.bf16_products) return exact;
+  if (takes_decode(a, *exact.kernel)) {
+    if (why_not) why_not->push_back({"attention_bf16", "few query rows read K and V once"});
+    return exact;
+  }
+  const std::span<const KernelInfo<AttentionKernel>> list(kBf16Kernels);
+  const KernelInfo<AttentionKernel>& bf16 = select(list, isas, why_not);
+  return bf16.kernel ? bf16 : exact;
+}
+
+const AttentionKernel& kernel_of(const AttentionArgs& a) { return a.kernel ? *a.kernel : *choose(a).kernel; }
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -71,7 +98,11 @@ class BlockBuilder {
     set_key_end();
     set_biases(first_head);
     block_.band_begin = block_.key_end, block_.band_end = 0;
-    for (int64_t r = 0; r < n; ++r) set_row(r, first_head + (begin + r) / a_.q_len, (begin + r) % a_.q_len);
+    int64_t head = first_head + begin / a_.q_len, i = begin % a_.q_len;
+    for (int64_t r = 0; r < n; ++r) {
+      set_row(r, head, i);
+      if (++i == a_.q_len) ++head, i = 0;
+    }
     if (block_.band_begin > block_.band_end) block_.band_begin = block_.band_end = 0;
     return block_;
   }
@@ -132,6 +163,10 @@ class BlockBuilder {
 
 // --- many query rows
 
+int64_t block_scratch_floats(const AttentionArgs& a, const AttentionKernel& kernel) {
+  return round_up(kernel.scratch_floats(a.head_dim, a.v_dim, a.kv_len), 16);
+}
+
 void run_blocks(const AttentionArgs& a, const AttentionKernel& kernel, ThreadPool& pool, float* scratch) {
   const RowGroups groups(a, kernel.max_rows);
   const int64_t cuts = (groups.rows + kernel.max_rows - 1) / kernel.max_rows;
@@ -139,13 +174,15 @@ void run_blocks(const AttentionArgs& a, const AttentionKernel& kernel, ThreadPoo
   const int64_t blocks = (groups.rows + height - 1) / height, tasks = groups.count * blocks;
   const double flops = attention_flops(a) / static_cast<double>(tasks);
   const auto grain = static_cast<int64_t>(std::max(1.0, kTaskFlops / std::max(flops, 1.0)));
-  const int64_t scratch_floats = round_up(kernel.scratch_floats(a.head_dim, a.v_dim), 16);
+  const int64_t scratch_floats = block_scratch_floats(a, kernel);
   pool.parallel_for(tasks, grain, [&](int64_t begin, int64_t end, int worker) {
     BlockBuilder builder(a, groups);
+    float* own = scratch + worker * scratch_floats;
     for (int64_t t = begin; t < end; ++t) {
       const int64_t first = t % blocks * height;
-      kernel.run(builder.build(t / blocks, first, std::min(height, groups.rows - first)),
-                 scratch + worker * scratch_floats);
+      const AttentionBlock& block = builder.build(t / blocks, first, std::min(height, groups.rows - first));
+      if (kernel.load && (t == begin || first == 0)) kernel.load(block, own);
+      kernel.run(block, own);
     }
   });
 }
@@ -228,13 +265,13 @@ void run_decode(const AttentionArgs& a, const AttentionKernel& kernel, ThreadPoo
   }
 }
 
-bool takes_decode(const AttentionArgs& a, const AttentionKernel& kernel) {
-  return a.heads / a.kv_heads * a.q_len <= kernel.decode_rows && a.k_strides.dim == 1;
-}
-
 }  // namespace
 
 std::span<const KernelInfo<AttentionKernel>> attention_kernels() { return kKernels; }
+
+std::span<const KernelInfo<AttentionKernel>> attention_bf16_kernels() {
+  return std::span(kBf16Kernels).first(std::size(kBf16Kernels) - 1);
+}
 
 bool attention_is_fast(const AttentionArgs& a) {
   return a.dtype == DType::kF32 && a.v_dtype == DType::kF32 && a.score_output == ScoreOutput::kNone &&
@@ -248,7 +285,7 @@ int64_t attention_scratch_bytes(const AttentionArgs& a, int max_threads) {
   const AttentionKernel& kernel = kernel_of(a);
   const int64_t floats = takes_decode(a, kernel)
                              ? DecodeShape(a, kernel, max_threads).total_floats(max_threads)
-                             : max_threads * round_up(kernel.scratch_floats(a.head_dim, a.v_dim), 16);
+                             : max_threads * block_scratch_floats(a, kernel);
   return floats * static_cast<int64_t>(sizeof(float));
 }
 
@@ -264,8 +301,8 @@ double attention_flops(const AttentionArgs& a) {
          static_cast<double>(a.head_dim + a.v_dim);
 }
 
-std::string_view attention_kernel_name(const AttentionArgs& a) {
-  return attention_is_fast(a) ? select(attention_kernels(), available_isas()).name : "attention_ref";
+std::string_view attention_kernel_name(const AttentionArgs& a, std::vector<Rejection>* why_not) {
+  return attention_is_fast(a) ? choose(a, why_not).name : "attention_ref";
 }
 
 bool attention_is_decode(const AttentionArgs& a) { return takes_decode(a, kernel_of(a)); }

@@ -53,7 +53,8 @@ enum class ScoreOutput : uint8_t { kNone, kRaw, kCapped, kBiased, kProbabilities
 // Sizes are >= 0 and heads is a multiple of kv_heads. Views may overlap each other but not `out`. k may have any dim
 // stride (1: rows; kv_len: transposed), the others have dim stride 1. Aligned to the element size.
 // Regime:  compute-bound; bandwidth-bound when few query rows share a kv head (decode).
-// Numeric: f32 is exact attention up to rounding order; f16 and bf16 compute in float, f64 in double.
+// Numeric: f32 is exact attention up to rounding order, unless bf16_products; f16 and bf16 compute in float, f64 in
+//          double.
 // Threads: tiles run on the pool; several calls may run at once with their own scratch.
 // Source:  ONNX Attention-23..25, com.microsoft MultiHeadAttention; online softmax as in arXiv 2205.14135.
 struct AttentionArgs {
@@ -89,6 +90,9 @@ struct AttentionArgs {
   // [heads]: one more score per row that takes part in the softmax and has no value (attention sink).
   const float* sink = nullptr;
 
+  // Both products may round their inputs to bf16 (8 bits of mantissa); sums, scores and softmax stay f32.
+  bool bf16_products = false;
+
   // Reference only: scores [batch, heads, q_len, kv_len] at a chosen stage, and the type softmax is computed in
   // (kUndefined: that of the computation).
   ScoreOutput score_output = ScoreOutput::kNone;
@@ -100,6 +104,8 @@ struct AttentionArgs {
 
 // The f32 kernels, best first.
 std::span<const KernelInfo<AttentionKernel>> attention_kernels();
+// Those with bf16 inputs of both products, best first; none where they are not built.
+std::span<const KernelInfo<AttentionKernel>> attention_bf16_kernels();
 
 // True if the tiled f32 path takes the problem; otherwise attention() runs the reference.
 bool attention_is_fast(const AttentionArgs& args);
@@ -110,8 +116,8 @@ int64_t attention_scratch_bytes(const AttentionArgs& args, int max_threads);
 // Multiply-adds times two, ignoring masks.
 double attention_flops(const AttentionArgs& args);
 
-// The name of the kernel attention() takes for these sizes ("attention_f32_avx512").
-std::string_view attention_kernel_name(const AttentionArgs& args);
+// The name of the kernel attention() takes for these sizes ("attention_f32_avx512"); adds why not a bf16 one, if asked.
+std::string_view attention_kernel_name(const AttentionArgs& args, std::vector<Rejection>* why_not = nullptr);
 // True if it is the split-KV path for few query rows.
 bool attention_is_decode(const AttentionArgs& args);
 

@@ -12,6 +12,7 @@ inline constexpr AttentionKernel kAttention = {
     .max_rows = F32<A>::kLanes * Tile<A>::kVecs,
     .run = run_block<A>,
     .scratch_floats = block_scratch_floats<A>,
+    .load = nullptr,
     .decode_rows = kDecodeRows,
     .decode = run_decode<A>,
     .decode_scratch_floats = decode_scratch_floats<A>,

@@ -36,7 +36,10 @@ struct AttentionKernel {
   int64_t max_rows;  // most rows of run()
   // Attention of the rows. scratch: scratch_floats(), 64-byte aligned.
   void (*run)(const AttentionBlock& block, float* scratch);
-  int64_t (*scratch_floats)(int64_t head_dim, int64_t v_dim);
+  int64_t (*scratch_floats)(int64_t head_dim, int64_t v_dim, int64_t keys);
+  // Null, or called before the first run() of blocks that share keys [0, key_end) and values: leaves them in scratch in
+  // the kernel's own form.
+  void (*load)(const AttentionBlock& block, float* scratch);
   int64_t decode_rows;  // most rows of decode()
   // The same for few rows with k_dim == 1: streams K and V once. With `partial` it writes no output but, for every
   // row, v_dim sums of exp(s - m) v, then m and the sum of exp(s - m): states that merge (split over keys).

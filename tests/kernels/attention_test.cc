@@ -167,6 +167,14 @@ void expect_same(Problem& p, const std::string& what, float tolerance) {
   EXPECT_EQ(wrong, 0) << what << ", worst difference " << worst;
 }
 
+// Q, K and V of deviation m, m and 1 lose up to 2^-9 of each element: a score, a sum of D products with deviation
+// m^2 sqrt(D) and a scale of 1 / sqrt(D), moves by some 2^-9 m^2 times the 4 deviations of extreme cases; a weight by
+// that much and 2^-9 of itself, values, of up to 5, by 2^-9.
+float bf16_tolerance(const Case& c) {
+  constexpr float kStep = 1.0F / 512;
+  return kStep * (4.0F * c.magnitude * c.magnitude + 2.0F) * 4.0F;
+}
+
 void check(const Case& c) {
   ThreadPool pool(2);
   for (uint32_t seed = 1; seed <= 2; ++seed) {
@@ -174,14 +182,16 @@ void check(const Case& c) {
     AttentionArgs reference = p.args;
     reference.out = p.expected.data();
     attention_reference(reference, pool);
-    for (const auto& info : attention_kernels()) {
-      if (!available_isas().contains(info.isa)) continue;
+    const auto run = [&](const KernelInfo<AttentionKernel>& info, float tolerance) {
+      if (!available_isas().contains(info.isa)) return;
       std::fill(p.out.buffer.begin(), p.out.buffer.end(), kCanary);
       p.args.kernel = info.kernel;
       const PackedBlob scratch = scratch_for(p.args, pool.num_threads());
       attention(p.args, pool, scratch.data.get());
-      expect_same(p, c.name + " " + std::string(info.name) + " seed " + std::to_string(seed), 2e-5F * c.magnitude);
-    }
+      expect_same(p, c.name + " " + std::string(info.name) + " seed " + std::to_string(seed), tolerance);
+    };
+    for (const auto& info : attention_kernels()) run(info, 2e-5F * c.magnitude);
+    for (const auto& info : attention_bf16_kernels()) run(info, bf16_tolerance(c));
   }
 }
 
@@ -312,6 +322,19 @@ TEST(Attention, PropagatesNaN) {
   attention(p.args, pool, scratch.data.get());
   EXPECT_TRUE(std::isnan(p.out.at(0, 0, 5, 0)));
   EXPECT_FALSE(std::isnan(p.out.at(0, 0, 4, 0)));
+}
+
+TEST(Attention, Bf16ProductsGiveWayWithAReason) {
+  Problem many({.name = "many", .q_len = 40, .kv_len = 40}, 1), few({.name = "few", .q_len = 1, .kv_len = 40}, 1);
+  many.args.bf16_products = few.args.bf16_products = true;
+  std::vector<Rejection> why_not;
+  EXPECT_TRUE(attention_kernel_name(few.args, &why_not).starts_with("attention_f32"));
+  ASSERT_EQ(why_not.size(), 1U);
+  why_not.clear();
+  const auto list = attention_bf16_kernels();
+  const bool available = !list.empty() && available_isas().contains(list.back().isa);
+  EXPECT_EQ(attention_kernel_name(many.args, &why_not).starts_with("attention_bf16"), available);
+  EXPECT_TRUE(available || list.empty() || why_not.size() == list.size());
 }
 
 TEST(Attention, EmptyProblemsTouchNothing) {

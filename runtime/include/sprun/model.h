@@ -18,7 +18,8 @@
 namespace sprun {
 
 // How linear layers compute. kF32: as the file says (integer layers of the file stay integer).
-// kBf16: weights and activations of float linear layers rounded to bfloat16, sums in float32.
+// kBf16: weights and activations of float linear layers, and what fused attention multiplies, rounded to bfloat16; sums
+// and softmax in float32.
 // kInt8: weights int8 with one scale per output channel, activations quantised per row when running.
 enum class Precision : uint8_t { kF32, kBf16, kInt8 };
 
