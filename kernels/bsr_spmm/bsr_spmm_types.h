@@ -59,7 +59,8 @@ struct BsrUnit {
   int32_t first_run, first_group;
 };
 
-// Packed weights; the arrays lie in one block of memory. Values of a group are
+// Packed weights; the arrays lie in one block of memory, in this order, and a kernel may read up to
+// 16 bytes behind the columns. Values of a group are
 // [block.rows][group_blocks * block.cols], so the four inputs of a u8s8 group are one dword. Values
 // of a tile are [block.rows][blocks of the tile * block.cols]; the last tile of a run may be narrower.
 struct BsrWeights {

@@ -86,6 +86,12 @@ struct Lines {
   static constexpr int kSlabVectors = static_cast<int>(kSlab) / kLanes;
   static constexpr int kPass = kMany < kSlabVectors ? kMany : kSlabVectors;
 
+  // A line that serves four outputs comes from L2 most times. It is fetched some blocks ahead, at
+  // the end of a run for the next one; behind the columns of the last run lie values, which are
+  // taken for columns then: a prefetch may name any address. A single vector does not pay for it.
+  static constexpr bool kFetchesLines = kWide == 1 && kRows == 4;
+  static constexpr int64_t kAhead = 8;
+
   // kPart outputs of a block and kCount vectors of tokens.
   template <int kCount, int kSets>
   SPRUN_INLINE static void pass(const Groups<Sum>& g, const uint8_t* x, Sum* out) {
@@ -98,6 +104,11 @@ struct Lines {
     const uint16_t* col = g.cols;
     const auto step = [&](SumsOf& sum, int64_t i) __attribute__((always_inline)) {
       const uint8_t* in = x + col[i] * (4 * kWide * kSlab);
+      if constexpr (kFetchesLines && kCount > 1) {
+        const uint8_t* next = x + col[i + kAhead] * (4 * kSlab);
+#pragma GCC unroll 4
+        for (int t = 0; t < kCount * kLanes; t += 16) __builtin_prefetch(next + 4 * t);
+      }
 #pragma GCC unroll 4
       for (int j = 0; j < kWide; ++j) {
         typename Lanes::X a[kCount];
