@@ -239,7 +239,8 @@ kernels::GemmU8S8Args Int8Product::args_for(const Int8Run& run, const Scratch& m
 }
 
 // The floats of a finished part as codes, while they are in cache.
-void Int8Product::requantise(const Int8Run& run, const Scratch& memory, int segment, const Part& part) const {
+void Int8Product::requantise(const Int8Run& run, const Scratch& memory, const SparseInt8::Part& part) const {
+  const int segment = part.segment;
   const Int8Segment& to = run.segments[static_cast<size_t>(segment)];
   int64_t column = part.n_begin;
   const int64_t count = part.n_end - part.n_begin, rows = part.m_end - part.m_begin;
@@ -262,24 +263,20 @@ void Int8Product::run(ThreadPool& pool, const Int8Run& run, void* scratch) const
   const Scratch memory = layout(scratch);
   const uint8_t* x = quantise(pool, run, memory);
   const auto args = [&](int segment) { return args_for(run, memory, x, segment); };
-  const auto done = [&](int segment, Part part) {
+  const auto done = [&](SparseInt8::Part part) {
     part.m_end = std::min(part.m_end, problem_.m);
-    part.n_end = std::min(part.n_end, n_[static_cast<size_t>(segment)]);
-    if (is_byte(problem_.y_dtype)) requantise(run, memory, segment, part);
+    part.n_end = std::min(part.n_end, n_[static_cast<size_t>(part.segment)]);
+    if (is_byte(problem_.y_dtype)) requantise(run, memory, part);
   };
   if (sparse_) {
     const int64_t ldx = problem_.x_quant == XQuant::kU8 ? problem_.k : ldq_;
-    sparse_->run(pool, x, ldx, memory.kernel, args,
-                 [&](int segment, const kernels::BsrRange& r, const kernels::BsrLayout& layout) {
-                   done(segment, {r.slab_begin * layout.slab_tokens, r.slab_end * layout.slab_tokens,
-                                  r.unit_begin * layout.unit_rows, r.unit_end * layout.unit_rows});
-                 });
+    sparse_->run(pool, x, ldx, memory.kernel, args, done);
     return;
   }
   run_segments(pool, *kernel_->kernel, grid_, panels_, memory.kernel, args,
                [&](int segment, const kernels::TileRange& tile) {
                  const int64_t nr = kernel_->kernel->nr;
-                 done(segment, {tile.m_begin, tile.m_end, tile.panel_begin * nr, tile.panel_end * nr});
+                 done({segment, tile.m_begin, tile.m_end, tile.panel_begin * nr, tile.panel_end * nr});
                });
 }
 

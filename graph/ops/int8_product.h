@@ -70,7 +70,7 @@ class Int8Product {
   void run(ThreadPool& pool, const Int8Run& run, void* scratch) const;
   int64_t n_total() const { return n_total_; }
   // Scales of float weights that were quantised here, [N].
-  const float* weight_scale(size_t i) const { return sparse_ ? sparse_->weight(i).scale : weights_[i].packed.scale; }
+  const float* weight_scale(size_t i) const { return sparse_ ? sparse_->scale(i) : weights_[i].packed.scale; }
 
  private:
   struct Scratch;
@@ -80,18 +80,13 @@ class Int8Product {
     int64_t zero_stride = 0;
     const int32_t* zero() const { return static_cast<const int32_t*>(zero_blob.data.get()); }
   };
-  // Rows and outputs of one segment that a worker has finished.
-  struct Part {
-    int64_t m_begin = 0, m_end = 0, n_begin = 0, n_end = 0;
-  };
-
   Status pack_dense(PrepareContext& ctx, std::span<const Int8Constant> weights);
   void finish(PrepareContext& ctx);
   Scratch layout(void* scratch) const;
   const uint8_t* quantise(ThreadPool& pool, const Int8Run& run, const Scratch& memory) const;
   void row_sums(ThreadPool& pool, const uint8_t* x, const Scratch& memory) const;
   kernels::GemmU8S8Args args_for(const Int8Run& run, const Scratch& memory, const uint8_t* x, int segment) const;
-  void requantise(const Int8Run& run, const Scratch& memory, int segment, const Part& part) const;
+  void requantise(const Int8Run& run, const Scratch& memory, const SparseInt8::Part& part) const;
 
   Int8Problem problem_;
   std::vector<int64_t> n_;        // outputs of each weight

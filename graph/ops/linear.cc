@@ -18,6 +18,7 @@
 #include "graph/ops/linear_util.h"
 #include "graph/ops/matmul_util.h"
 #include "graph/ops/op.h"
+#include "graph/ops/sparse_float.h"
 
 namespace sprun::graph {
 namespace {
@@ -179,6 +180,30 @@ class PackedState : public LinearState {
   kernels::TileGrid grid_{};
 };
 
+// f32 or bf16 weights of which only the stored blocks are kept.
+template <class Type>
+class SparseState : public LinearState {
+ public:
+  SparseState(const Common& linear, SparseFloat<Type> product, int workers)
+      : LinearState(linear), product_(std::move(product)), workers_(workers) {}
+
+  void run(RunContext& ctx) const override {
+    const auto output = [&](int i) {
+      return typename SparseFloat<Type>::Output{this->output(ctx, i), ldy(i), epilogue(ctx, i)};
+    };
+    const float* x = ctx.input(0).as<float>();
+    if (ctx.pool().num_threads() > workers_) {  // scratch is for fewer
+      ThreadPool serial(1);
+      return product_.run(serial, x, ctx.scratch(), output);
+    }
+    product_.run(ctx.pool(), x, ctx.scratch(), output);
+  }
+
+ private:
+  SparseFloat<Type> product_;
+  int workers_;
+};
+
 class Int8State : public LinearState {
  public:
   Int8State(const Common& linear, Int8Product product) : LinearState(linear), product_(std::move(product)) {}
@@ -233,6 +258,20 @@ BatchedGemm gemm_of(const LinearShapes& s, const LinearAttrs& attrs, size_t i) {
   return g;
 }
 
+// True when the layer became sparse.
+template <class Type>
+Result<bool> prepare_sparse(PrepareContext& ctx, const Common& linear) {
+  std::vector<WeightConstant> weights;
+  for (int i = 0; i < linear.attrs.num_weights; ++i) {
+    weights.push_back(WeightConstant::matrix(ctx.constant(Layout(linear.attrs).weight(i)), linear.attrs.trans_w));
+  }
+  SPRUN_ASSIGN(auto product, SparseFloat<Type>::choose(ctx, linear.shapes.m, weights));
+  if (!product) return false;
+  for (int i = 0; i < linear.attrs.num_weights; ++i) ctx.unread_inputs.push_back(Layout(linear.attrs).weight(i));
+  ctx.state = std::make_unique<SparseState<Type>>(linear, std::move(*product), ctx.max_threads());
+  return true;
+}
+
 Status prepare_packed(PrepareContext& ctx, const Common& linear, std::string_view precision) {
   const kernels::IsaSet isas = kernels::available_isas();
   std::vector<kernels::Rejection> why_not;
@@ -249,11 +288,15 @@ Status prepare_packed(PrepareContext& ctx, const Common& linear, std::string_vie
         Int8Product::prepare(ctx, {.m = linear.shapes.m, .k = linear.shapes.k, .x_quant = XQuant::kPerRow}, weights));
     ctx.state = std::make_unique<Int8State>(linear, std::move(product));
   } else if (precision == "bf16") {
+    SPRUN_ASSIGN(const bool sparse, prepare_sparse<SparseBf16>(ctx, linear));
+    if (sparse) return {};
     const auto& info = kernels::select(kernels::gemm_bf16_kernels(), isas, &why_not);
     auto state = std::make_unique<PackedState<kernels::GemmBf16Kernel, uint16_t>>(linear, info, ctx.max_threads());
     SPRUN_TRY(state->add_weights(ctx, pack_bf16));
     ctx.state = std::move(state);
   } else {
+    SPRUN_ASSIGN(const bool sparse, prepare_sparse<SparseF32>(ctx, linear));
+    if (sparse) return {};
     const auto& info = kernels::select(kernels::gemm_f32_kernels(), isas, &why_not);
     auto state = std::make_unique<PackedState<kernels::GemmF32Kernel, float>>(linear, info, ctx.max_threads());
     SPRUN_TRY(state->add_weights(ctx, pack_f32));

@@ -1,101 +1,39 @@
 #include "graph/ops/sparse_int8.h"
 
-#include <fmt/format.h>
-
 #include <bit>
 #include <cstring>
 #include <new>
 
 #include "graph/ops/float_elements.h"
-#include "kernels/bsr_spmm/cost.h"
-#include "kernels/gemm/quantize_rows.h"
+#include "kernels/bsr_gemv/cost.h"
+#include "kernels/bsr_gemv/pack.h"
 
 namespace sprun::graph {
 namespace {
 
 using kernels::BsrLayout;
-using kernels::BsrSize;
-using kernels::BsrU8S8Kernel;
-using kernels::KernelInfo;
+using kernels::GemvFormat;
 using kernels::NonZeros;
-
-constexpr kernels::BlockShape kSparsePatterns[] = {kernels::kBlock16x4, kernels::kBlock4x4, kernels::kBlock4x1,
-                                                   kernels::kBlock1x4};
-// A sparse kernel must promise at least this part less: below it, the estimate is noise.
-constexpr double kWorthIt = 0.9;
-
-// What all the weights of a layer are together.
-struct Layer {
-  int64_t m = 0, k = 0;
-  std::vector<int64_t> n;
-  std::vector<WeightZeros> zeros;
-};
-
-std::string why_not_at_all(const Layer& layer) {
-  for (const WeightZeros& zeros : layer.zeros) {
-    if (zeros.stored_min < -128 || zeros.stored_max > 127) return "weight minus zero point does not fit int8";
-  }
-  return {};
-}
-
-double dense_cost(const Layer& layer, kernels::IsaSet isas) {
-  double cost = 0;
-  for (int64_t n : layer.n) cost += kernels::dense_u8s8_cost({layer.m, n, layer.k}, isas);
-  return cost;
-}
-
-double sparse_cost(const Layer& layer, const KernelInfo<BsrU8S8Kernel>& info) {
-  double cost = 0;
-  for (size_t i = 0; i < layer.n.size(); ++i) {
-    const double density = layer.zeros[i].density_of(info.kernel->layout.block);
-    cost += kernels::bsr_u8s8_cost(info, {layer.m, layer.n[i], layer.k}, density);
-  }
-  return cost;
-}
-
-double mean_density(const Layer& layer, kernels::BlockShape block) {
-  double stored = 0, all = 0;
-  for (size_t i = 0; i < layer.n.size(); ++i) {
-    stored += layer.zeros[i].density_of(block) * static_cast<double>(layer.n[i]);
-    all += static_cast<double>(layer.n[i]);
-  }
-  return stored / all;
-}
-
-// What the packed form is made of, in front of it in its blob.
-struct Header {
-  BsrSize size;
-  int64_t sums_at = 0, scale_at = 0, total = 0;
-};
-constexpr int64_t kHeaderBytes = (static_cast<int64_t>(sizeof(Header)) + 63) / 64 * 64;
-
-Header header_of(const BsrLayout& layout, const BsrSize& size) {
-  const int64_t outputs = size.units * layout.unit_rows;
-  Header h;
-  h.size = size;
-  h.sums_at = kHeaderBytes + kernels::align_scratch(size.bytes(1));
-  h.scale_at = h.sums_at + kernels::align_scratch(outputs * 4);
-  h.total = h.scale_at + kernels::align_scratch(outputs * 4);
-  return h;
-}
+using kernels::WeightSource;
 
 // Weight values by (output, input) as int8 with the zero point taken out.
 class Codes {
  public:
+  // scale [N] is written for float weights only.
   static Result<Codes> of(const Int8Constant& weight, float* scale) {
     Codes codes(weight.source);
     if (!weight.quantise()) return codes;
     const WeightConstant& w = weight.source.weight;
     SPRUN_ASSIGN(codes.quantised_, allocate_blob(w.n * w.k));
     SPRUN_ASSIGN(const FloatElements data, FloatElements::of(*w.tensor));
-    const kernels::WeightSource<float> source = {data.data(), w.n, w.k, w.stride_n, w.stride_k};
+    const WeightSource<float> source = {data.data(), w.n, w.k, w.stride_n, w.stride_k};
     kernels::quantize_weights_s8(source, 0, w.n, static_cast<int8_t*>(codes.quantised_.data.get()), scale);
     for (int64_t i = 0; i < w.n; ++i) scale[i] *= weight.alpha;
     return codes;
   }
   int8_t at(int64_t n, int64_t k) const {
     const WeightConstant& w = source_.weight;
-    if (quantised_.data) return static_cast<const int8_t*>(quantised_.data.get())[n * w.k + k];
+    if (quantised_.data) return quantised()[n * w.k + k];
     const int64_t i = n * w.stride_n + k * w.stride_k;
     const auto& zeros = source_.zero_point;
     const int32_t zero = zeros.empty() ? 0 : zeros[zeros.size() == 1 ? 0 : static_cast<size_t>(n)];
@@ -103,6 +41,7 @@ class Codes {
                                                           : int32_t{w.tensor->as<int8_t>()[i]};
     return static_cast<int8_t>(code - zero);
   }
+  const int8_t* quantised() const { return static_cast<const int8_t*>(quantised_.data.get()); }
 
  private:
   explicit Codes(const SparseSource& source) : source_(source) {}
@@ -110,116 +49,151 @@ class Codes {
   PackedBlob quantised_;
 };
 
-Result<PackedBlob> pack_blob(const BsrLayout& layout, const Int8Constant& weight) {
+Result<PackedBlob> pack_bsr(const BsrLayout& layout, const Int8Constant& weight) {
   const NonZeros bits = non_zeros_of(weight.source);
-  const Header header = header_of(layout, kernels::bsr_size(layout, bits));
+  const BsrHeader header = BsrHeader::of(layout, kernels::bsr_size(layout, bits), 1);
   SPRUN_ASSIGN(PackedBlob blob, allocate_blob(header.total));
   char* base = static_cast<char*>(blob.data.get());
   std::memset(base, 0, static_cast<size_t>(header.total));
-  new (base) Header(header);
-  auto* values = reinterpret_cast<int8_t*>(base + kHeaderBytes + header.size.values_at());
+  new (base) BsrHeader(header);
+  auto* values = reinterpret_cast<int8_t*>(base + BsrHeader::kBytes + header.size.values_at());
   auto* sums = reinterpret_cast<int32_t*>(base + header.sums_at);
   SPRUN_ASSIGN(const Codes codes, Codes::of(weight, reinterpret_cast<float*>(base + header.scale_at)));
-  kernels::bsr_pack(layout, bits, header.size, base + kHeaderBytes, [&](int64_t at, int64_t n, int64_t k) {
+  kernels::bsr_pack(layout, bits, header.size, base + BsrHeader::kBytes, [&](int64_t at, int64_t n, int64_t k) {
     values[at] = codes.at(n, k);
     sums[n] += values[at];
   });
   return blob;
 }
 
-std::string pack_key(const BsrLayout& layout, const Int8Constant& weight) {
-  const WeightConstant& w = weight.source.weight;
-  // Only what the packer reads: kernels that differ in how X lies share the weights.
-  std::string key = fmt::format("bsr_s8:{}x{}:{}:{}:{}:{}:{}", layout.block.rows, layout.block.cols, layout.unit_rows,
-                                layout.group_blocks, layout.k_block, layout.tile_blocks, w.tensor->id());
-  for (int64_t part : {w.n, w.k, w.stride_n, w.stride_k}) key += ":" + std::to_string(part);
-  for (int32_t zero : weight.source.zero_point) key += "," + std::to_string(zero);
-  return key + ":" + std::to_string(std::bit_cast<uint32_t>(weight.alpha));
+std::string key_suffix(const Int8Constant& weight) {
+  return ":" + std::to_string(std::bit_cast<uint32_t>(weight.alpha));
 }
 
-struct Choice {
-  const KernelInfo<BsrU8S8Kernel>* info = nullptr;
+// The compressed form at the start of a blob, scales of quantised weights at the end.
+Result<PackedBlob> pack_compressed(const Int8Constant& weight, GemvFormat format) {
+  const WeightConstant& w = weight.source.weight;
+  const int64_t scale_bytes = kernels::align_scratch(w.n * 4);
+  SPRUN_ASSIGN(const PackedBlob scale, allocate_blob(scale_bytes));
+  SPRUN_ASSIGN(const Codes codes, Codes::of(weight, static_cast<float*>(scale.data.get())));
+  const int32_t* zero = weight.source.zero_point.empty() ? nullptr : weight.source.zero_point.data();
+  const int64_t stride = weight.source.zero_point.size() > 1 ? 1 : 0;
+  const auto finish = [&](const kernels::GemvCounts& counts, const auto& pack) -> Result<PackedBlob> {
+    if (const char* why = kernels::gemv_refusal(counts, format, 1)) return Status(Code::kInternal, why);
+    const int64_t bytes = kernels::align_scratch(kernels::gemv_packed_bytes(counts, format, 1));
+    SPRUN_ASSIGN(PackedBlob blob, allocate_blob(bytes + scale_bytes));
+    pack(counts, blob.data.get());
+    std::memcpy(static_cast<char*>(blob.data.get()) + bytes, scale.data.get(), static_cast<size_t>(w.n * 4));
+    return blob;
+  };
+  if (w.tensor->dtype() == DType::kU8) {
+    const WeightSource<uint8_t> source = {w.tensor->as<uint8_t>(), w.n, w.k, w.stride_n, w.stride_k};
+    return finish(kernels::count_gemv_u8(source, zero, stride), [&](const kernels::GemvCounts& counts, void* blob) {
+      kernels::pack_gemv_u8(source, zero, stride, counts, format, blob);
+    });
+  }
+  WeightSource<int8_t> source = {codes.quantised(), w.n, w.k, w.k, 1};
+  if (!weight.quantise()) source = {w.tensor->as<int8_t>(), w.n, w.k, w.stride_n, w.stride_k};
+  return finish(kernels::count_gemv_s8(source, zero, stride), [&](const kernels::GemvCounts& counts, void* blob) {
+    kernels::pack_gemv_s8(source, zero, stride, counts, format, blob);
+  });
+}
+
+struct FormatFacts {
+  GemvFormat format;
+  std::string_view name;
+  kernels::BlockShape block;  // whose density says how many weights are stored
+};
+constexpr FormatFacts kFormats[] = {{GemvFormat::kBlock1x4, "1x4", kernels::kBlock1x4},
+                                    {GemvFormat::kBitmap, "bitmap", kernels::kBlock1x1},
+                                    {GemvFormat::kOneOfFour, "1:4", kernels::kBlock1x1}};
+
+}  // namespace
+
+struct SparseInt8::Gemv {
+  const kernels::KernelInfo<kernels::BsrGemvU8S8Kernel>* info = nullptr;
+  FormatFacts facts{};
   double cost = 0;
+  std::string estimate;
 };
 
-// The cheapest kernel of all patterns; why_not gets the others with their estimates.
-Choice cheapest(const Layer& layer, double dense, std::vector<kernels::Rejection>& why_not) {
-  const kernels::IsaSet isas = kernels::available_isas();
-  Choice best;
-  std::vector<Choice> all;
-  for (const kernels::BlockShape block : kSparsePatterns) {
-    const auto* info = kernels::select_bsr(kernels::bsr_u8s8_kernels(), block, layer.m, isas);
-    if (info == nullptr || !kernels::bsr_refusal(info->kernel->layout, layer.n[0], layer.k).empty()) continue;
-    all.push_back({info, sparse_cost(layer, *info)});
-    if (best.info == nullptr || all.back().cost < best.cost) best = all.back();
+std::optional<SparseInt8::Gemv> SparseInt8::cheapest_gemv(const SparseLayer& layer, std::vector<Rejection>& why_not) {
+  constexpr int64_t kMostRows = 16;
+  if (layer.m > kMostRows) return std::nullopt;
+  const auto& info = kernels::select(kernels::bsr_gemv_u8s8_kernels(), kernels::available_isas());
+  const double dense = layer.dense_cost();
+  const bool one_of_four = std::all_of(layer.zeros.begin(), layer.zeros.end(),
+                                       [](const WeightZeros& z) { return z.n_of_m == 1 && z.of_m == 4; });
+  std::optional<Gemv> best;
+  std::vector<Gemv> others;
+  for (const FormatFacts& facts : kFormats) {
+    if (facts.format == GemvFormat::kOneOfFour && !one_of_four) continue;
+    Gemv gemv = {&info, facts, 0, {}};
+    for (size_t i = 0; i < layer.n.size(); ++i) {
+      const double stored = facts.format == GemvFormat::kOneOfFour ? 0.25 : layer.zeros[i].density_of(facts.block);
+      gemv.cost += kernels::gemv_u8s8_cost(info.isa, facts.format, layer.m, layer.n[i], layer.k, stored);
+    }
+    gemv.estimate = fmt::format("{}, density {:.2f}, estimated {:.2f}x of dense", facts.name,
+                                layer.mean_density(facts.block), gemv.cost / dense);
+    others.push_back(gemv);
+    if (!best || gemv.cost < best->cost) best = std::move(gemv);
   }
-  for (const Choice& other : all) {
-    if (other.info == best.info) continue;
-    why_not.push_back({std::string(other.info->name),
-                       fmt::format("density {:.2f}, estimated {:.2f}x of dense",
-                                   mean_density(layer, other.info->kernel->layout.block), other.cost / dense)});
+  for (const Gemv& other : others) {
+    if (other.facts.format != best->facts.format) why_not.push_back({std::string(info.name), other.estimate});
   }
   return best;
 }
 
-}  // namespace
-
 Result<std::optional<SparseInt8>> SparseInt8::choose(PrepareContext& ctx, int64_t m,
                                                      std::span<const Int8Constant> weights) {
-  const auto refuse = [&](std::string kernel, std::string reason) {
-    ctx.rejected.push_back({std::move(kernel), std::move(reason)});
-    return std::optional<SparseInt8>();
+  std::optional<SparseInt8> none;
+  const auto refuse = [&](std::string_view kernel, std::string reason) {
+    ctx.rejected.push_back({std::string(kernel), std::move(reason)});
+    return none;
   };
-  if (ctx.sparse() == SparseMode::kOff) return refuse("bsr_spmm", "sparse kernels are switched off");
-  Layer layer;
-  layer.m = m;
-  layer.k = weights[0].source.weight.k;
-  for (const Int8Constant& weight : weights) {
-    layer.n.push_back(weight.source.weight.n);
-    SPRUN_ASSIGN(WeightZeros zeros, weight_zeros(ctx.packed(), weight.source));
-    layer.zeros.push_back(zeros);
+  if (auto why = no_sparse(ctx.sparse(), nullptr)) return refuse("bsr_spmm", *why);
+  std::vector<SparseSource> sources;
+  for (const Int8Constant& weight : weights) sources.push_back(weight.source);
+  SPRUN_ASSIGN(const SparseLayer layer, SparseLayer::of(ctx.packed(), kernels::ProductType::kU8S8, m, sources));
+  if (auto why = no_sparse(ctx.sparse(), &layer)) return why->empty() ? none : refuse("bsr_spmm", *why);
+  std::vector<Rejection> why_not;
+  auto blocks = cheapest_sparse(layer, kernels::bsr_u8s8_kernels(), why_not);
+  auto gemv = cheapest_gemv(layer, why_not);
+  const bool use_gemv = gemv && (blocks.info == nullptr || gemv->cost < blocks.cost);
+  if (!use_gemv && blocks.info == nullptr) return refuse("bsr_spmm", "no kernel takes K " + std::to_string(layer.k));
+  if (gemv && !use_gemv) why_not.push_back({std::string(gemv->info->name), gemv->estimate});
+  if (use_gemv && blocks.info != nullptr) why_not.push_back({std::string(blocks.info->name), blocks.estimate});
+  ctx.rejected.insert(ctx.rejected.end(), why_not.begin(), why_not.end());
+  const std::string& estimate = use_gemv ? gemv->estimate : blocks.estimate;
+  if (ctx.sparse() == SparseMode::kAuto && (use_gemv ? gemv->cost : blocks.cost) > kWorthIt * layer.dense_cost()) {
+    return refuse(use_gemv ? gemv->info->name : blocks.info->name, estimate);
   }
-  const bool forced = ctx.sparse() == SparseMode::kForce;
-  const double density = mean_density(layer, kernels::kBlock1x1);
-  if (!forced && density > kWorthIt) return std::optional<SparseInt8>();  // an ordinary dense layer: nothing to explain
-  if (std::string reason = why_not_at_all(layer); !reason.empty()) return refuse("bsr_spmm", std::move(reason));
-  const double dense = dense_cost(layer, kernels::available_isas());
-  std::vector<kernels::Rejection> why_not;
-  const Choice best = cheapest(layer, dense, why_not);
-  if (best.info == nullptr) return refuse("bsr_spmm", "no kernel takes K " + std::to_string(layer.k));
-  const double stored = mean_density(layer, best.info->kernel->layout.block);
-  const std::string estimate = fmt::format("density {:.2f} (unstructured {:.2f}), estimated {:.2f}x of dense", stored,
-                                           density, best.cost / dense);
-  append_rejections(ctx.rejected, why_not);
-  if (!forced && best.cost > kWorthIt * dense) return refuse(std::string(best.info->name), estimate);
   SparseInt8 sparse;
-  sparse.info_ = best.info;
+  sparse.info_ = use_gemv ? nullptr : blocks.info;
+  sparse.gemv_ = use_gemv ? gemv->info : nullptr;
   sparse.m_ = m;
   sparse.k_ = layer.k;
-  int64_t bytes = 0, dense_bytes = 0;
+  sparse.stored_ = layer.stored(use_gemv ? gemv->facts.block : blocks.info->kernel->layout.block);
+  double bytes = 0, dense_bytes = 0;
   for (const Int8Constant& weight : weights) {
-    SPRUN_TRY(sparse.pack(ctx.packed(), weight));
-    bytes += sparse.weights_.back().bytes;
-    dense_bytes += weight.source.weight.n * weight.source.weight.k;
-  }
-  for (size_t i = 0; i < layer.n.size(); ++i) {
-    sparse.stored_ += layer.zeros[i].density_of(best.info->kernel->layout.block) * static_cast<double>(layer.n[i]) *
-                      static_cast<double>(layer.k);
+    SPRUN_TRY(use_gemv ? sparse.pack_gemv(ctx.packed(), weight, gemv->facts.format)
+                       : sparse.pack_blocks(ctx.packed(), weight));
+    bytes += static_cast<double>(sparse.weights_.back().bytes);
+    dense_bytes += static_cast<double>(weight.source.weight.n) * static_cast<double>(weight.source.weight.k);
   }
   sparse.split(ctx.max_threads());
-  ctx.detail = fmt::format("{}, weights {} bytes, {:.3f}x of dense int8", estimate, bytes,
-                           static_cast<double>(bytes) / static_cast<double>(dense_bytes));
+  ctx.detail = fmt::format("{}, weights {:.0f} bytes, {:.3f}x of dense int8", estimate, bytes, bytes / dense_bytes);
   return std::optional<SparseInt8>(std::move(sparse));
 }
 
-Status SparseInt8::pack(PackedCache& cache, const Int8Constant& weight) {
+Status SparseInt8::pack_blocks(PackedCache& cache, const Int8Constant& weight) {
   const BsrLayout& layout = info_->kernel->layout;
+  const std::string key = bsr_key("s8", layout, weight.source) + key_suffix(weight);
   Weight made;
-  SPRUN_ASSIGN(made.blob, cache.get(pack_key(layout, weight), [&] { return pack_blob(layout, weight); }));
+  SPRUN_ASSIGN(made.blob, cache.get(key, [&] { return pack_bsr(layout, weight); }));
   const char* base = static_cast<const char*>(made.blob.data.get());
-  const Header& header = *reinterpret_cast<const Header*>(base);
-  made.packed = kernels::bsr_view(header.size, base + kHeaderBytes);
-  made.n = weight.source.weight.n;
+  const BsrHeader& header = *reinterpret_cast<const BsrHeader*>(base);
+  made.packed = kernels::bsr_view(header.size, base + BsrHeader::kBytes);
   made.bytes = header.size.bytes(1);
   made.sums = reinterpret_cast<const int32_t*>(base + header.sums_at);
   if (weight.quantise()) made.scale = reinterpret_cast<const float*>(base + header.scale_at);
@@ -227,17 +201,37 @@ Status SparseInt8::pack(PackedCache& cache, const Int8Constant& weight) {
   return {};
 }
 
+Status SparseInt8::pack_gemv(PackedCache& cache, const Int8Constant& weight, GemvFormat format) {
+  const std::string key =
+      bsr_key(fmt::format("gemv{}", static_cast<int>(format)), BsrLayout(), weight.source) + key_suffix(weight);
+  Weight made;
+  SPRUN_ASSIGN(made.blob, cache.get(key, [&] { return pack_compressed(weight, format); }));
+  made.gemv = static_cast<const int8_t*>(made.blob.data.get());
+  made.bytes = reinterpret_cast<const kernels::GemvBlob*>(made.gemv)->bytes;
+  if (weight.quantise()) made.scale = reinterpret_cast<const float*>(made.gemv + kernels::align_scratch(made.bytes));
+  weights_.push_back(std::move(made));
+  return {};
+}
+
 void SparseInt8::split(int workers) {
   for (const Weight& weight : weights_) {
-    parts_.push_back(kernels::bsr_parts(weight.packed, num_slabs(info_->kernel->layout, m_), workers));
+    if (info_ != nullptr) {
+      parts_.push_back(kernels::bsr_parts(weight.packed, num_slabs(info_->kernel->layout, m_), workers));
+    } else {
+      const auto& blob = *reinterpret_cast<const kernels::GemvBlob*>(weight.gemv);
+      gemv_parts_.push_back(kernels::make_gemv_split(blob, m_, workers));
+    }
   }
 }
 
+int64_t SparseInt8::slab_bytes() const {
+  if (info_ == nullptr || info_->kernel->pack_x == nullptr) return 0;
+  return num_slabs(info_->kernel->layout, m_) * x_slab_elements(info_->kernel->layout, k_);
+}
+
 int64_t SparseInt8::scratch_bytes(int workers) const {
-  const BsrU8S8Kernel& kernel = *info_->kernel;
-  const int64_t slabs =
-      kernel.pack_x == nullptr ? 0 : num_slabs(kernel.layout, m_) * x_slab_elements(kernel.layout, k_);
-  return kernels::align_scratch(slabs) + kernels::align_scratch(kernel.scratch_bytes) * workers;
+  if (info_ == nullptr) return 0;
+  return kernels::align_scratch(slab_bytes()) + kernels::align_scratch(info_->kernel->scratch_bytes) * workers;
 }
 
 }  // namespace sprun::graph

@@ -1,10 +1,13 @@
-// A u8 x s8 product whose weights keep only their stored blocks: the sparse side of Int8Product.
+// A u8 x s8 product whose weights keep only what is not zero: the sparse side of Int8Product. Many rows run block-sparse
+// products (kernels/bsr_spmm), few rows compressed weights (kernels/bsr_gemv).
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
-#include "graph/ops/sparse_weight.h"
+#include "graph/ops/sparse_choice.h"
+#include "kernels/bsr_gemv/bsr_gemv.h"
 #include "kernels/bsr_spmm/bsr_spmm.h"
 
 namespace sprun::graph {
@@ -18,67 +21,92 @@ struct Int8Constant {
 
 class SparseInt8 {
  public:
-  struct Weight {
-    PackedBlob blob;
-    kernels::BsrWeights packed;
-    int64_t n = 0, bytes = 0;
-    const int32_t* sums = nullptr;  // [units * unit_rows]
-    const float* scale = nullptr;   // [N]; only of quantised float weights
-  };
-
   // The sparse form when it is expected to be faster than the dense kernels (or is forced); nullopt, with the reasons
   // in ctx.rejected, when not. All weights share X and get one pattern.
   static Result<std::optional<SparseInt8>> choose(PrepareContext& ctx, int64_t m, std::span<const Int8Constant> weights);
 
-  const Weight& weight(size_t i) const { return weights_[i]; }
-  std::string_view kernel_name() const { return info_->name; }
-  int64_t unit_rows() const { return info_->kernel->layout.unit_rows; }
+  // Scales of quantised float weights, [N].
+  const float* scale(size_t i) const { return weights_[i].scale; }
+  std::string_view kernel_name() const { return info_ != nullptr ? info_->name : gemv_->name; }
   // Multiply-adds that are done for each row of X.
   double stored() const { return stored_; }
-
   int64_t scratch_bytes(int workers) const;
-  // `args` gives the epilogue of each weight: everything of GemmU8S8Args but w, w_sum. done(segment, range in rows and
-  // outputs) is called for each finished part.
+
+  // Rows and outputs of weight `segment` that a worker has finished.
+  struct Part {
+    int segment = 0;
+    int64_t m_begin = 0, m_end = 0, n_begin = 0, n_end = 0;
+  };
+  // args(segment): everything of GemmU8S8Args but w and w_sum. done(part) is called for each finished part.
   template <class MakeArgs, class Done>
   void run(ThreadPool& pool, const uint8_t* x, int64_t ldx, void* scratch, const MakeArgs& args, const Done& done) const;
 
  private:
-  Status pack(PackedCache& cache, const Int8Constant& weight);
-  void split(int workers);
+  struct Weight {
+    PackedBlob blob;
+    kernels::BsrWeights packed;      // of block-sparse products
+    const int8_t* gemv = nullptr;    // of compressed weights
+    int64_t bytes = 0;
+    const int32_t* sums = nullptr;   // [units * unit_rows]
+    const float* scale = nullptr;
+  };
+  struct Gemv;
 
+  static std::optional<Gemv> cheapest_gemv(const SparseLayer& layer, std::vector<Rejection>& why_not);
+  Status pack_blocks(PackedCache& cache, const Int8Constant& weight);
+  Status pack_gemv(PackedCache& cache, const Int8Constant& weight, kernels::GemvFormat format);
+  void split(int workers);
+  int64_t slab_bytes() const;
+
+  // One of the two is set.
   const kernels::KernelInfo<kernels::BsrU8S8Kernel>* info_ = nullptr;
+  const kernels::KernelInfo<kernels::BsrGemvU8S8Kernel>* gemv_ = nullptr;
   int64_t m_ = 0, k_ = 0;
   double stored_ = 0;
   std::vector<Weight> weights_;
-  std::vector<kernels::BsrParts> parts_;
+  std::vector<kernels::BsrParts> parts_;         // of each weight
+  std::vector<kernels::GemvSplit> gemv_parts_;
 };
 
 template <class MakeArgs, class Done>
 void SparseInt8::run(ThreadPool& pool, const uint8_t* x, int64_t ldx, void* scratch, const MakeArgs& args,
                      const Done& done) const {
-  const kernels::BsrU8S8Kernel& kernel = *info_->kernel;
   const auto parallel_for = [&pool](int64_t n, int64_t grain, const auto& fn) { pool.parallel_for(n, grain, fn); };
   uint8_t* slabs = nullptr;
-  if (kernel.pack_x != nullptr) {
+  if (info_ != nullptr && info_->kernel->pack_x != nullptr) {
     slabs = static_cast<uint8_t*>(scratch);
-    kernels::pack_x_slabs(kernel, x, ldx, m_, k_, slabs, parallel_for);
+    kernels::pack_x_slabs(*info_->kernel, x, ldx, m_, k_, slabs, parallel_for);
   }
-  const int64_t slab_bytes = slabs == nullptr ? 0 : num_slabs(kernel.layout, m_) * x_slab_elements(kernel.layout, k_);
-  char* own = static_cast<char*>(scratch) + kernels::align_scratch(slab_bytes);
+  char* own = static_cast<char*>(scratch) + kernels::align_scratch(slab_bytes());
+  const auto parts_of = [&](size_t s) { return info_ != nullptr ? parts_[s].count() : gemv_parts_[s].parts; };
+  const auto run_blocks = [&](size_t s, int64_t p, int worker) {
+    const kernels::BsrU8S8Kernel& kernel = *info_->kernel;
+    kernels::BsrU8S8Args part = {args(static_cast<int>(s)), weights_[s].packed, slabs};
+    part.gemm.w_sum = weights_[s].sums;
+    const kernels::BsrRange range = parts_[s].range(p);
+    kernel.run(part, range, own + kernels::align_scratch(kernel.scratch_bytes) * worker);
+    done(Part{static_cast<int>(s), range.slab_begin * kernel.layout.slab_tokens,
+              range.slab_end * kernel.layout.slab_tokens, range.unit_begin * kernel.layout.unit_rows,
+              range.unit_end * kernel.layout.unit_rows});
+  };
+  const auto run_gemv = [&](size_t s, int64_t p) {
+    const kernels::TileRange tiles = {0, m_, gemv_parts_[s].begin(p), gemv_parts_[s].begin(p + 1)};
+    if (tiles.panel_begin >= tiles.panel_end) return;
+    kernels::GemmU8S8Args part = args(static_cast<int>(s));
+    part.w = weights_[s].gemv;
+    gemv_->kernel->run(part, tiles);
+    done(Part{static_cast<int>(s), 0, m_, tiles.panel_begin * kernels::kGemvPanel,
+              tiles.panel_end * kernels::kGemvPanel});
+  };
   int64_t total = 0;
-  for (const kernels::BsrParts& parts : parts_) total += parts.count();
+  for (size_t s = 0; s < weights_.size(); ++s) total += parts_of(s);
   pool.parallel_for(total, 1, [&](int64_t begin, int64_t end, int worker) {
-    void* memory = own + kernels::align_scratch(kernel.scratch_bytes) * worker;
     int64_t first = 0;
-    for (size_t s = 0; s < weights_.size(); ++s) {
-      kernels::BsrU8S8Args part = {args(static_cast<int>(s)), weights_[s].packed, slabs};
-      part.gemm.w_sum = weights_[s].sums;
-      for (int64_t p = std::max(begin, first); p < std::min(end, first + parts_[s].count()); ++p) {
-        const kernels::BsrRange range = parts_[s].range(p - first);
-        kernel.run(part, range, memory);
-        done(static_cast<int>(s), range, kernel.layout);
+    for (size_t s = 0; s < weights_.size(); first += parts_of(s), ++s) {
+      for (int64_t p = std::max(begin, first); p < std::min(end, first + parts_of(s)); ++p) {
+        if (info_ != nullptr) run_blocks(s, p - first, worker);
+        else run_gemv(s, p - first);
       }
-      first += parts_[s].count();
     }
   });
 }

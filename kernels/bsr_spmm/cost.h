@@ -5,7 +5,8 @@
 //           + copying X into slabs + turning Y around
 // The unit is about a nanosecond of one core, but only ratios between the two are meant: both sides
 // use the same rate per instruction set. Constants: `sprun_kernels_bench --benchmark_filter=^u8s8`
-// on AMD Zen 5 (bench/README.md says how to repeat it), 128 rows, 768 and 3072 inputs and outputs.
+// and ^f32, ^bf16 on AMD Zen 5 (bench/README.md says how to repeat it), 128 rows, 768 and 3072 inputs
+// and outputs.
 #pragma once
 
 #include <cstdint>
@@ -18,10 +19,14 @@ struct ProductSize {
   int64_t m = 0, n = 0, k = 0;
 };
 
-// The dense u8 x s8 product of kernels/gemm with the best kernel for `isas`.
-double dense_u8s8_cost(const ProductSize& size, IsaSet isas);
+enum class ProductType : uint8_t { kU8S8, kF32, kBf16 };
 
-// The same with stored blocks only; `density` is that of the kernel's pattern.
-double bsr_u8s8_cost(const KernelInfo<BsrU8S8Kernel>& info, const ProductSize& size, double density);
+// The dense product of kernels/gemm with the best kernel for `isas`.
+double dense_cost(ProductType type, const ProductSize& size, IsaSet isas);
+
+// The product with stored blocks only, by a kernel of this layout on `isa`; `density` is that of the
+// kernel's pattern.
+double bsr_cost(ProductType type, Isa isa, const BsrLayout& layout, const ProductSize& size,
+                double density);
 
 }  // namespace sprun::kernels
