@@ -41,6 +41,7 @@ std::optional<std::string> no_sparse(SparseMode mode, const SparseLayer* layer) 
   if (layer == nullptr) return std::nullopt;
   if (mode == SparseMode::kAuto && layer->mean_density(kernels::kBlock1x1) > kWorthIt) return "";
   for (const WeightZeros& zeros : layer->zeros) {
+    if (zeros.only_sampled) return "a sample of a weight holds next to no zeros";
     if (zeros.stored_min < -128 || zeros.stored_max > 127) return "weight minus zero point does not fit int8";
   }
   return std::nullopt;

@@ -69,11 +69,11 @@ WeightZeros measure_zeros(const SparseSource& source) {
   constexpr double kNotSparse = 0.9;
   WeightZeros zeros;
   zeros.density.fill(1.0);
-  zeros.stored_max = 1;
   if (source.weight.n == 0 || source.weight.k == 0) return zeros;
   const double sampled = sampled_density(source);
   if (sampled > kNotSparse) {
     zeros.density[0] = sampled;
+    zeros.only_sampled = true;
     return zeros;
   }
   const NonZeros bits = non_zeros_of(source);

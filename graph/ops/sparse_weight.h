@@ -28,6 +28,7 @@ struct WeightZeros {
   // Kept of each group of inputs, 0 when it is no such weight: 2 of 4, 1 of 4, 4 of 8.
   int n_of_m = 0, of_m = 0;
   int64_t stored_min = 0, stored_max = 0;  // W - zero point of integer weights
+  bool only_sampled = false;               // next to no zeros in a sample: nothing else is known
 
   double density_of(kernels::BlockShape block) const;
 };
