@@ -41,6 +41,11 @@ if(TARGET sprun_cli)
   set_tests_properties(tools.cli PROPERTIES LABELS "unit;tools" TIMEOUT 600)
 endif()
 
+# Scripts of bench.
+add_test(NAME bench.sparse_curve COMMAND ${python} ${CMAKE_CURRENT_SOURCE_DIR}/bench/kernels/sparse_curve_test.py
+         ${PROJECT_SOURCE_DIR}/bench/kernels/sparse_curve.py)
+set_tests_properties(bench.sparse_curve PROPERTIES LABELS "unit;bench" TIMEOUT 120)
+
 # Install, move the prefix, build an outside project against it, run a model.
 if(TARGET sprun_cli AND NOT SPRUN_SANITIZE)
   foreach(way IN ITEMS cmake pkg-config)
