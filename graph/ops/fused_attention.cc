@@ -17,8 +17,7 @@
 //   precision ("f32"): "bf16" lets both products round their inputs to bf16 where a kernel does that
 //   out_layout ("bshd"): "bshd" makes [B, S, H*v_head_dim], "bhsd" [B, H, S, v_head_dim]
 // A row that may see no key gives zeros.
-#include <string>
-
+#include "graph/ops/attention_operand.h"
 #include "graph/ops/attention_util.h"
 #include "graph/ops/op_util.h"
 
@@ -26,48 +25,12 @@ namespace sprun::graph {
 namespace {
 
 using kernels::AttentionArgs;
-using kernels::AttentionStrides;
 
 enum Input { kQ, kK, kV, kMask, kLengths };
 
-// Where one of Q, K and V lies.
-struct Operand {
-  int64_t batch = 0, rows = 0, offset = 0;
-  AttentionStrides strides;
-};
-
-template <class Ctx>
-Result<Operand> read_operand(const Ctx& ctx, int input, char name, int64_t heads, int64_t dim) {
-  const Node& node = ctx.node();
-  const Shape& s = ctx.input(input).shape;
-  const std::string prefix(1, name);
-  const std::string_view layout = ctx.attrs().get_string(prefix + "_layout", "bshd");
-  const int64_t offset = ctx.attrs().get_int(prefix + "_offset", 0);
-  const auto refuse = [&] {
-    return op_error(node, prefix + " of shape " + s.to_string() + " does not fit layout " + std::string(layout) +
-                              " with " + std::to_string(heads) + " heads of " + std::to_string(dim) + " from column " +
-                              std::to_string(offset));
-  };
-  if (s.rank() == 3) {
-    if (layout != "bshd" || offset < 0 || offset > s[2] || heads * dim > s[2] - offset) return refuse();
-    return Operand{s[0], s[1], offset, {s[1] * s[2], dim, s[2], 1}};
-  }
-  if (s.rank() != 4 || offset != 0) return refuse();
-  if (layout == "bshd" && s[2] == heads && s[3] == dim) {
-    return Operand{s[0], s[1], 0, kernels::bshd_strides(heads, s[1], dim)};
-  }
-  if (layout == "bhsd" && s[1] == heads && s[3] == dim) {
-    return Operand{s[0], s[2], 0, kernels::bhsd_strides(heads, s[2], dim)};
-  }
-  if (layout == "bhds" && name == 'k' && s[1] == heads && s[2] == dim) {
-    return Operand{s[0], s[3], 0, {heads * dim * s[3], dim * s[3], 1, s[3]}};
-  }
-  return refuse();
-}
-
 struct Problem {
   AttentionArgs args;
-  Operand q, k, v;
+  AttentionOperand q, k, v;
   bool bhsd_out = false;
 };
 
@@ -115,9 +78,9 @@ Status describe(const Ctx& ctx, Problem& p) {
   if (a.kv_heads < 1 || a.heads % a.kv_heads != 0 || a.v_dim < 1 || a.v_dim > (int64_t{1} << 20)) {
     return op_error(node, "kv_num_heads or v_head_dim does not fit num_heads " + std::to_string(a.heads));
   }
-  SPRUN_ASSIGN(p.q, read_operand(ctx, kQ, 'q', a.heads, a.head_dim));
-  SPRUN_ASSIGN(p.k, read_operand(ctx, kK, 'k', a.kv_heads, a.head_dim));
-  SPRUN_ASSIGN(p.v, read_operand(ctx, kV, 'v', a.kv_heads, a.v_dim));
+  SPRUN_ASSIGN(p.q, read_attention_operand(ctx, kQ, 'q', a.heads, a.head_dim));
+  SPRUN_ASSIGN(p.k, read_attention_operand(ctx, kK, 'k', a.kv_heads, a.head_dim));
+  SPRUN_ASSIGN(p.v, read_attention_operand(ctx, kV, 'v', a.kv_heads, a.v_dim));
   if (p.k.batch != p.q.batch || p.v.batch != p.q.batch || p.k.rows != p.v.rows) {
     return op_error(node, "Q " + ctx.input(kQ).shape.to_string() + ", K " + ctx.input(kK).shape.to_string() +
                               " and V " + ctx.input(kV).shape.to_string() + " differ in batch or keys");

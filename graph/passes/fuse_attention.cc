@@ -2,12 +2,14 @@
 //   out = softmax(scale * Q K^T + mask) V,   Q [B,H,S,D], K [B,H,T,D], V [B,H,T,Dv]
 // Read through on the way: the transposes from and to [B,S,H,D] (the kernel reads strides), scalar factors on Q, K or the
 // scores, an additive mask, a Where mask, and the Unsqueeze-Expand-Reshape that repeats key/value heads (GQA).
-// Plan stage: shapes tell what is a head.
+// In Q/DQ form, with Q, K, the softmax's result and V all dequantised from codes, it becomes one sprun.AttentionInt8 with
+// the graph's scales, and takes in a QuantizeLinear of its result. Plan stage: shapes tell what is a head.
 #include <algorithm>
 
 #include "graph/ir/pattern.h"
 #include "graph/ops/op.h"
 #include "graph/passes/pass.h"
+#include "graph/passes/quantize_params.h"
 
 namespace sprun::graph {
 
@@ -20,6 +22,7 @@ struct Operand {
   int64_t heads = 0;
   double factor = 1;     // scalar factors passed on the way
   int64_t offset = 0;    // first column inside a packed row
+  std::optional<QuantizeParams> codes = {};  // value is these codes
 };
 
 const Shape* shape_of(const Graph& graph, ValueId v) {
@@ -89,9 +92,20 @@ void read_packed(const Graph& graph, Operand& operand) {
   }
 }
 
-// Reads an operand given as [B,H,S,D].
-Operand read_heads(const Graph& graph, ValueId v) {
+// Passes over scalar factors and a DequantizeLinear: from there on the operand is codes.
+ValueId skip_dequantize(const Graph& graph, ValueId v, Operand& operand) {
+  double factor = 1;
+  const ValueId inner = skip_scalars(graph, v, factor);
+  const Node* node = producer_is(graph, inner, "DequantizeLinear");
+  if (node == nullptr || graph.constant(node->inputs[0]) || !(operand.codes = quantize_params(graph, *node))) return v;
+  operand.factor *= factor;
+  return node->inputs[0];
+}
+
+// Reads an operand given as [B,H,S,D]; in_codes: through its DequantizeLinear.
+Operand read_heads(const Graph& graph, ValueId v, bool in_codes) {
   Operand operand;
+  if (in_codes) v = skip_dequantize(graph, v, operand);
   v = skip_scalars(graph, v, operand.factor);
   if (const ValueId source = skip_repeated_heads(graph, v); source != kNoValue) v = source;
   v = skip_scalars(graph, v, operand.factor);
@@ -108,17 +122,19 @@ Operand read_heads(const Graph& graph, ValueId v) {
   return operand;
 }
 
-// Reads K given as [B,H,D,T].
-Operand read_transposed_heads(const Graph& graph, ValueId v) {
-  double factor = 1;
-  v = skip_scalars(graph, v, factor);
+// Reads K given as [B,H,D,T], alike.
+Operand read_transposed_heads(const Graph& graph, ValueId v, bool in_codes) {
+  Operand outer;
+  if (in_codes) v = skip_dequantize(graph, v, outer);
+  v = skip_scalars(graph, v, outer.factor);
   const Node* transpose = producer_is(graph, v, "Transpose");
   if (transpose && has_perm(*transpose, {0, 1, 3, 2})) {
-    Operand operand = read_heads(graph, transpose->inputs[0]);
-    operand.factor *= factor;
+    Operand operand = read_heads(graph, transpose->inputs[0], in_codes && !outer.codes);
+    operand.factor *= outer.factor;
+    if (outer.codes) operand.codes = outer.codes;
     return operand;
   }
-  Operand operand{v, "bhds", 0, factor, 0};
+  Operand operand{v, "bhds", 0, outer.factor, 0, outer.codes};
   const Shape* shape = shape_of(graph, v);
   operand.heads = shape && shape->rank() == 4 ? (*shape)[1] : 0;
   if (transpose && has_perm(*transpose, {0, 2, 3, 1})) {
@@ -186,7 +202,7 @@ bool is_mask_for(const Graph& graph, ValueId v, const Shape& scores) {
 }
 
 // From the input of Softmax back to Q and K.
-std::optional<Match> match_scores(Graph& graph, ValueId v, PassContext& ctx) {
+std::optional<Match> match_scores(Graph& graph, ValueId v, bool in_codes, PassContext& ctx) {
   const Shape scores = *shape_of(graph, v);
   Match match;
   for (int depth = 0; depth < 6; ++depth) {
@@ -203,8 +219,8 @@ std::optional<Match> match_scores(Graph& graph, ValueId v, PassContext& ctx) {
       const Shape* q = shape_of(graph, product->inputs[0]);
       if (q == nullptr || q->rank() != 4) return std::nullopt;
       match.head_dim = (*q)[3];
-      match.q = read_heads(graph, product->inputs[0]);
-      match.k = read_transposed_heads(graph, product->inputs[1]);
+      match.q = read_heads(graph, product->inputs[0], in_codes);
+      match.k = read_transposed_heads(graph, product->inputs[1], in_codes);
       match.scale *= match.q.factor * match.k.factor;
       return match;
     }
@@ -276,41 +292,108 @@ Result4 choose_output(const Graph& graph, ValueId product) {
   return merges ? Result4{graph.node(reshape).outputs[0], "bshd"} : Result4{product, "bhsd"};
 }
 
+// The softmax whose result is the left operand of a product, and the codes in between, if any.
+struct Probabilities {
+  const Node* softmax = nullptr;
+  std::optional<QuantizeParams> codes = {};
+};
+
+Probabilities find_softmax(const Graph& graph, ValueId v) {
+  if (const Node* softmax = producer_is(graph, v, "Softmax")) return {softmax};
+  const Node* dequantize = producer_is(graph, v, "DequantizeLinear");
+  const Node* quantize = dequantize ? producer_is(graph, dequantize->inputs[0], "QuantizeLinear") : nullptr;
+  const Node* softmax = quantize ? producer_is(graph, quantize->inputs[0], "Softmax") : nullptr;
+  const auto from = quantize ? quantize_params(graph, *quantize) : std::nullopt;
+  const auto to = quantize ? quantize_params(graph, *dequantize) : std::nullopt;
+  const bool same = from && to && from->scale == to->scale && from->zero == to->zero && from->dtype == to->dtype;
+  if (!softmax || !same || !graph.has_one_use(quantize->outputs[0]) || !graph.has_one_use(quantize->inputs[0])) return {};
+  return {softmax, from};
+}
+
+void set_codes(const Graph& graph, AttrMap& attrs, const std::string& name, const QuantizeParams& codes) {
+  attrs.set(name + "_scale", *graph.constant(codes.scale)->as<float>());
+  int64_t zero = 0;
+  if (codes.zero != kNoValue) {
+    const Tensor& constant = *graph.constant(codes.zero);
+    zero = codes.dtype == DType::kS8 ? int64_t{*constant.as<int8_t>()} : int64_t{*constant.as<uint8_t>()};
+  }
+  attrs.set(name + "_zero", zero);
+}
+
+// The codes that the result of a product becomes, if nothing else reads it; *value is then those codes.
+std::optional<QuantizeParams> take_quantize(const Graph& graph, ValueId* value) {
+  const NodeId user = only_user(graph, *value);
+  if (user == kNoNode || !graph.node(user).is("QuantizeLinear")) return std::nullopt;
+  const auto codes = quantize_params(graph, graph.node(user));
+  if (codes) *value = graph.node(user).outputs[0];
+  return codes;
+}
+
+NodeId make_attention(Graph& graph, const Match& match, const Operand& v, Result4 result, const char* op) {
+  const std::string name = graph.producer(result.value)->name;
+  std::vector<ValueId> inputs = {match.q.value, match.k.value, v.value};
+  if (!match.masks.empty()) inputs.push_back(sum_masks(graph, match.masks, name));
+  const NodeId made = take_over(graph, result.value, "sprun", op, 1, inputs);
+  AttrMap& attrs = graph.node(made).attrs;
+  attrs.set("num_heads", match.q.heads);
+  attrs.set("kv_num_heads", v.heads);
+  attrs.set("head_dim", match.head_dim);
+  attrs.set("scale", static_cast<float>(match.scale));
+  attrs.set("q_layout", match.q.layout);
+  attrs.set("k_layout", match.k.layout);
+  attrs.set("v_layout", v.layout);
+  attrs.set("q_offset", match.q.offset);
+  attrs.set("k_offset", match.k.offset);
+  attrs.set("v_offset", v.offset);
+  attrs.set("out_layout", std::string(result.layout));
+  return made;
+}
+
+void fuse_int8(Graph& graph, ValueId out, const Match& match, const Operand& v, const QuantizeParams& p) {
+  const int64_t v_head_dim = (*shape_of(graph, out))[3];
+  const auto y = take_quantize(graph, &out);
+  const NodeId made = make_attention(graph, match, v, choose_output(graph, out), "AttentionInt8");
+  AttrMap& attrs = graph.node(made).attrs;
+  attrs.set("v_head_dim", v_head_dim);
+  set_codes(graph, attrs, "q", *match.q.codes);
+  set_codes(graph, attrs, "k", *match.k.codes);
+  set_codes(graph, attrs, "v", *v.codes);
+  set_codes(graph, attrs, "p", p);
+  if (p.dtype == DType::kS8) attrs.set("p_signed", int64_t{1});
+  if (!y) return;
+  set_codes(graph, attrs, "y", *y);
+  if (y->dtype == DType::kS8) attrs.set("y_signed", int64_t{1});
+}
+
 bool fuse_at(Graph& graph, NodeId n, PassContext& ctx) {
   const Node& product = graph.node(n);
-  const Node* softmax = producer_is(graph, product.input(0), "Softmax");
-  if (softmax == nullptr || !graph.has_one_use(product.inputs[0]) || !is_last_axis_softmax(graph, *softmax)) return false;
+  const Probabilities p = find_softmax(graph, product.input(0));
+  if (!p.softmax || !graph.has_one_use(product.inputs[0]) || !is_last_axis_softmax(graph, *p.softmax)) return false;
   const std::string name = product.name;
   const ValueId out = product.outputs[0], v_value = product.inputs[1];
-  const auto match = match_scores(graph, softmax->inputs[0], ctx);
+  const bool in_codes = p.codes.has_value();
+  const auto match = match_scores(graph, p.softmax->inputs[0], in_codes, ctx);
   if (!match) {
     ctx.note("fuse_attention: '" + name + "' has a Softmax, but no scaled and masked product of two values before it");
     return false;
   }
-  const Operand v = read_heads(graph, v_value);
+  const Operand v = read_heads(graph, v_value, in_codes);
   const Shape* o = shape_of(graph, out);
   if (!o || v.factor != 1 || v.heads != match->k.heads || v.heads == 0 || match->q.heads % v.heads != 0) {
     ctx.note("fuse_attention: '" + name + "' has different numbers of key and value heads, or scaled values");
     return false;
   }
-  const int64_t head_dim = match->head_dim, v_head_dim = (*o)[3];
-  std::vector<ValueId> inputs = {match->q.value, match->k.value, v.value};
-  if (!match->masks.empty()) inputs.push_back(sum_masks(graph, match->masks, name));
-  const Result4 result = choose_output(graph, out);
-  const NodeId made = take_over(graph, result.value, "sprun", "Attention", 1, inputs);
-  AttrMap& attrs = graph.node(made).attrs;
-  attrs.set("num_heads", match->q.heads);
-  attrs.set("kv_num_heads", v.heads);
-  attrs.set("head_dim", head_dim);
+  if (in_codes) {
+    if (match->q.codes && match->k.codes && v.codes) {
+      fuse_int8(graph, out, *match, v, *p.codes);
+      return true;
+    }
+    ctx.note("fuse_attention: '" + name + "' quantises the softmax's result, but not Q, K and V with one scale each");
+    return false;
+  }
+  const int64_t v_head_dim = (*o)[3];
+  AttrMap& attrs = graph.node(make_attention(graph, *match, v, choose_output(graph, out), "Attention")).attrs;
   attrs.set("v_head_dim", v_head_dim);
-  attrs.set("scale", static_cast<float>(match->scale));
-  attrs.set("q_layout", match->q.layout);
-  attrs.set("k_layout", match->k.layout);
-  attrs.set("v_layout", v.layout);
-  attrs.set("q_offset", match->q.offset);
-  attrs.set("k_offset", match->k.offset);
-  attrs.set("v_offset", v.offset);
-  attrs.set("out_layout", std::string(result.layout));
   if (ctx.precision == Precision::kBf16) attrs.set("precision", std::string("bf16"));
   return true;
 }

@@ -59,6 +59,8 @@ TEST(Qdq, LinearLayersReadAndWriteCodes) {
     EXPECT_EQ(count(layers, "-> uint8[1,24,256]"), 2U * 3) << explain;
     EXPECT_EQ(count(layers, "-> float32[1,24,256]"), 2U * 2) << explain;
     EXPECT_TRUE(steps_of(explain, "sprun.Linear").empty() && steps_of(explain, "Gelu").empty()) << explain;
+    EXPECT_EQ(count(steps_of(explain, "sprun.AttentionInt8"), "-> uint8[1,24,256]"), 2U) << explain;
+    EXPECT_TRUE(steps_of(explain, "Softmax").empty() && steps_of(explain, "Transpose").empty()) << explain;
   }
 }
 
