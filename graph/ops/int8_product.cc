@@ -86,7 +86,7 @@ Result<Int8Product> Int8Product::prepare(PrepareContext& ctx, const Int8Problem&
     product.n_.push_back(weight.source.weight.n);
     product.n_total_ += product.n_.back();
   }
-  SPRUN_ASSIGN(product.sparse_, SparseInt8::choose(ctx, problem.m, weights));
+  SPRUN_ASSIGN(product.sparse_, SparseInt8::choose(ctx, problem.m, weights, is_byte(problem.y_dtype)));
   if (!product.sparse_) SPRUN_TRY(product.pack_dense(ctx, weights));
   product.finish(ctx);
   return product;
@@ -124,7 +124,7 @@ Int8Product::Scratch Int8Product::layout(void* scratch) const {
   s.x_zero = carve.take<int32_t>(m);
   s.x_sums = carve.take<int32_t>(m);
   s.x = carve.take<uint8_t>(problem_.x_quant == XQuant::kU8 ? 0 : m * ldq_);
-  s.y = carve.take<float>(is_byte(problem_.y_dtype) ? m * n_total_ : 0);
+  s.y = carve.take<float>(is_byte(problem_.y_dtype) && !(sparse_ && sparse_->keeps_floats()) ? m * n_total_ : 0);
   s.total = carve.used();
   return s;
 }
@@ -247,7 +247,8 @@ void Int8Product::requantise(const Int8Run& run, const Scratch& memory, const Sp
   uint8_t* y = static_cast<uint8_t*>(to.y) + part.m_begin * to.ldy + column;
   for (int i = 0; i < segment; ++i) column += n_[static_cast<size_t>(i)];
   const bool is_signed = problem_.y_dtype == DType::kS8;
-  quantise_->quantize(memory.y + part.m_begin * n_total_ + column, n_total_, rows, count, run.y_scale,
+  const float* floats = part.y != nullptr ? part.y : memory.y + part.m_begin * n_total_ + column;
+  quantise_->quantize(floats, part.y != nullptr ? part.ldy : n_total_, rows, count, run.y_scale,
                       run.y_zero_point + (is_signed ? 128 : 0), y, to.ldy, nullptr);
   if (!is_signed) return;
   for (int64_t r = 0; r < rows; ++r) {  // u8 codes with zero point + 128 to s8

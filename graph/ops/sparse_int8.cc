@@ -145,7 +145,7 @@ std::optional<SparseInt8::Gemv> SparseInt8::cheapest_gemv(const SparseLayer& lay
 }
 
 Result<std::optional<SparseInt8>> SparseInt8::choose(PrepareContext& ctx, int64_t m,
-                                                     std::span<const Int8Constant> weights) {
+                                                     std::span<const Int8Constant> weights, bool codes) {
   std::optional<SparseInt8> none;
   const auto refuse = [&](std::string_view kernel, std::string reason) {
     ctx.rejected.push_back({std::string(kernel), std::move(reason)});
@@ -171,6 +171,7 @@ Result<std::optional<SparseInt8>> SparseInt8::choose(PrepareContext& ctx, int64_
   SparseInt8 sparse;
   sparse.info_ = use_gemv ? nullptr : blocks.info;
   sparse.gemv_ = use_gemv ? gemv->info : nullptr;
+  sparse.codes_ = codes;
   sparse.m_ = m;
   sparse.k_ = layer.k;
   sparse.stored_ = layer.stored(use_gemv ? gemv->facts.block : blocks.info->kernel->layout.block);
@@ -213,10 +214,28 @@ Status SparseInt8::pack_gemv(PackedCache& cache, const Int8Constant& weight, Gem
   return {};
 }
 
+namespace {
+
+// Outputs of a part whose floats stay in cache: with 64 tokens 64 KiB.
+constexpr int64_t kSmallPart = 256;
+
+kernels::BsrParts small_parts(const BsrLayout& layout, int64_t units, int64_t slabs) {
+  kernels::BsrParts parts;
+  parts.slabs = parts.slab_parts = slabs;
+  const int64_t step = std::max<int64_t>(1, kSmallPart / layout.unit_rows);
+  for (int64_t u = 0; u < units; u += step) parts.unit_begin.push_back(u);
+  parts.unit_begin.push_back(units);
+  return parts;
+}
+
+}  // namespace
+
 void SparseInt8::split(int workers) {
   for (const Weight& weight : weights_) {
     if (info_ != nullptr) {
-      parts_.push_back(kernels::bsr_parts(weight.packed, num_slabs(info_->kernel->layout, m_), workers));
+      const int64_t slabs = num_slabs(info_->kernel->layout, m_);
+      parts_.push_back(codes_ ? small_parts(info_->kernel->layout, weight.packed.num_units, slabs)
+                              : kernels::bsr_parts(weight.packed, slabs, workers));
     } else {
       const auto& blob = *reinterpret_cast<const kernels::GemvBlob*>(weight.gemv);
       gemv_parts_.push_back(kernels::make_gemv_split(blob, m_, workers));
@@ -231,7 +250,14 @@ int64_t SparseInt8::slab_bytes() const {
 
 int64_t SparseInt8::scratch_bytes(int workers) const {
   if (info_ == nullptr) return 0;
-  return kernels::align_scratch(slab_bytes()) + kernels::align_scratch(info_->kernel->scratch_bytes) * workers;
+  return kernels::align_scratch(slab_bytes()) + worker_bytes() * workers;
+}
+
+int64_t SparseInt8::worker_bytes() const {
+  const BsrLayout& layout = info_->kernel->layout;
+  const int64_t outputs = std::max<int64_t>(kSmallPart, layout.unit_rows);
+  return kernels::align_scratch(info_->kernel->scratch_bytes) +
+         (codes_ ? kernels::align_scratch(outputs * layout.slab_tokens * 4) : 0);
 }
 
 }  // namespace sprun::graph

@@ -23,7 +23,9 @@ class SparseInt8 {
  public:
   // The sparse form when it is expected to be faster than the dense kernels (or is forced); nullopt, with the reasons
   // in ctx.rejected, when not. All weights share X and get one pattern.
-  static Result<std::optional<SparseInt8>> choose(PrepareContext& ctx, int64_t m, std::span<const Int8Constant> weights);
+  // codes: the results become 8-bit codes, so that floats of a part stay in a worker's own memory.
+  static Result<std::optional<SparseInt8>> choose(PrepareContext& ctx, int64_t m, std::span<const Int8Constant> weights,
+                                                  bool codes);
 
   // Scales of quantised float weights, [N].
   const float* scale(size_t i) const { return weights_[i].scale; }
@@ -31,11 +33,15 @@ class SparseInt8 {
   // Multiply-adds that are done for each row of X.
   double stored() const { return stored_; }
   int64_t scratch_bytes(int workers) const;
+  // True when done() gets the floats in a worker's memory: args() then need no y.
+  bool keeps_floats() const { return codes_ && info_ != nullptr; }
 
   // Rows and outputs of weight `segment` that a worker has finished.
   struct Part {
     int segment = 0;
     int64_t m_begin = 0, m_end = 0, n_begin = 0, n_end = 0;
+    const float* y = nullptr;  // [m_begin.., n_begin..] when keeps_floats()
+    int64_t ldy = 0;
   };
   // args(segment): everything of GemmU8S8Args but w and w_sum. done(part) is called for each finished part.
   template <class MakeArgs, class Done>
@@ -57,10 +63,13 @@ class SparseInt8 {
   Status pack_gemv(PackedCache& cache, const Int8Constant& weight, kernels::GemvFormat format);
   void split(int workers);
   int64_t slab_bytes() const;
+  // Bytes of a worker: the kernel's, then the floats of a part.
+  int64_t worker_bytes() const;
 
   // One of the two is set.
   const kernels::KernelInfo<kernels::BsrU8S8Kernel>* info_ = nullptr;
   const kernels::KernelInfo<kernels::BsrGemvU8S8Kernel>* gemv_ = nullptr;
+  bool codes_ = false;
   int64_t m_ = 0, k_ = 0;
   double stored_ = 0;
   std::vector<Weight> weights_;
@@ -84,10 +93,20 @@ void SparseInt8::run(ThreadPool& pool, const uint8_t* x, int64_t ldx, void* scra
     kernels::BsrU8S8Args part = {args(static_cast<int>(s)), weights_[s].packed, slabs};
     part.gemm.w_sum = weights_[s].sums;
     const kernels::BsrRange range = parts_[s].range(p);
-    kernel.run(part, range, own + kernels::align_scratch(kernel.scratch_bytes) * worker);
-    done(Part{static_cast<int>(s), range.slab_begin * kernel.layout.slab_tokens,
-              range.slab_end * kernel.layout.slab_tokens, range.unit_begin * kernel.layout.unit_rows,
-              range.unit_end * kernel.layout.unit_rows});
+    const int64_t tokens = kernel.layout.slab_tokens, outputs = kernel.layout.unit_rows;
+    Part made = {static_cast<int>(s), range.slab_begin * tokens, range.slab_end * tokens, range.unit_begin * outputs,
+                 range.unit_end * outputs};
+    char* memory = own + worker_bytes() * worker;
+    if (codes_) {
+      made.y = reinterpret_cast<const float*>(memory + kernels::align_scratch(kernel.scratch_bytes));
+      made.ldy = made.n_end - made.n_begin;
+      // The kernel adds m * ldy + n of the whole result; as a number, because no object begins there.
+      const int64_t before = (made.m_begin * made.ldy + made.n_begin) * 4;
+      part.gemm.y = reinterpret_cast<float*>(reinterpret_cast<uintptr_t>(made.y) - static_cast<uintptr_t>(before));
+      part.gemm.ldy = made.ldy;
+    }
+    kernel.run(part, range, memory);
+    done(made);
   };
   const auto run_gemv = [&](size_t s, int64_t p) {
     const kernels::TileRange tiles = {0, m_, gemv_parts_[s].begin(p), gemv_parts_[s].begin(p + 1)};
