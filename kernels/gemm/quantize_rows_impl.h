@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/gemm/gemm_types.h"
-#include "kernels/simd/vec.h"
+#include "kernels/simd/math.h"
 
 namespace sprun::kernels::gemm {
 
@@ -46,39 +46,58 @@ void quantize_rows(const float* x, int64_t ldx, int64_t rows, int64_t k, float s
                    int32_t zero_point, uint8_t* y, int64_t ldy, int32_t* sums) {
   using V = simd::F32<Arch>;
   using I = simd::I32<Arch>;
-  const V s = V::broadcast(scale);
+  const V s = V::broadcast(scale), inverse = V::broadcast(1.0F / scale);
   const I zero = I::broadcast(zero_point);
-  // The clamp keeps the conversion in range, and lets NaN through, which becomes INT32_MIN and then
-  // 0. The result is that of a true division: v * (1 / scale) is off by at most 3 parts in 2^24, so
-  // it rounds to another integer only within 1024 * 2^-22 of a half, where the division is done.
-  const V limit = V::broadcast(1024.0F);
-  const V inverse = V::broadcast(1.0F / scale);
+  // Clamped to what the codes can hold before it is rounded. NaN passes (it is the second operand),
+  // becomes INT32_MIN, and is stored as 0.
+  const V low = V::broadcast(static_cast<float>(-zero_point));
+  const V high = V::broadcast(static_cast<float>(255 - zero_point));
+  const auto clamp = [=](V v) __attribute__((always_inline)) { return V::min(high, V::max(low, v)); };
+  // The result is that of a true division: v * (1 / scale) is off by at most 3 parts in 2^24, so it
+  // rounds to another integer only within 512 * 2^-22 of a half, where the division is done.
   const V nearly_half = V::broadcast(0.499F);
-  const bool normal = scale > 1e-30F && scale < 1e30F;  // else 1 / scale is not that exact
-  const auto convert = [=](V v) __attribute__((always_inline)) {
-    V q = V::min(limit, V::max(-limit, v * inverse));
-    const V rounded = V::round_even(q);
-    if (!normal || (V::abs(q - rounded) > nearly_half).any()) [[unlikely]] {
-      q = V::min(limit, V::max(-limit, v / s));
+  const bool divide = !(scale > 1e-30F && scale < 1e30F);  // 1 / scale is not that exact
+  constexpr int kVectors = 4;
+  const auto convert = [&]<int kCount>(V (&v)[kCount], const float* in, auto load)
+                           __attribute__((always_inline)) {
+    V worst = V::zero();
+#pragma GCC unroll 4
+    for (int j = 0; j < kCount; ++j) {
+      v[j] = clamp(load(in + j * V::kLanes) * inverse);
+      worst = V::max(V::abs(simd::from_nearest(v[j])), worst);
     }
-    return I::min(I::broadcast(255), I::max(I::zero(), I::from_f32(q) + zero));
+    if ((worst > nearly_half).any() || divide) [[unlikely]] {
+#pragma GCC unroll 4
+      for (int j = 0; j < kCount; ++j) v[j] = clamp(load(in + j * V::kLanes) / s);
+    }
   };
+  const auto whole = [](const float* p) __attribute__((always_inline)) { return V::load(p); };
   for (int64_t r = 0; r < rows; ++r) {
     const float* in = x + r * ldx;
     uint8_t* out = y + r * ldy;
     I sum = I::zero();
     int64_t i = 0;
-    for (; i + V::kLanes <= k; i += V::kLanes) {
-      const I q = convert(V::load(in + i));
-      sum = sum + q;
-      q.store_u8_sat(out + i);
+    for (; i + kVectors * V::kLanes <= k; i += kVectors * V::kLanes) {
+      V v[kVectors];
+      convert(v, in + i, whole);
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) {
+        (I::from_f32(v[j]) + zero).store_u8_sat(out + i + j * V::kLanes);
+      }
     }
+    for (; i < k; i += V::kLanes) {
+      const int64_t n = k - i < V::kLanes ? k - i : V::kLanes;
+      V v[1];
+      convert(v, in + i, [n](const float* p) __attribute__((always_inline)) {
+        return V::load_partial(p, n);
+      });
+      (I::from_f32(v[0]) + zero).store_u8_sat_partial(out + i, n);
+    }
+    if (sums == nullptr) continue;
+    for (i = 0; i + V::kLanes <= k; i += V::kLanes) sum = sum + I::load_u8(out + i);
     int32_t tail = 0;
-    if (i < k) {
-      convert(V::load_partial(in + i, k - i)).store_u8_sat_partial(out + i, k - i);
-      for (; i < k; ++i) tail += out[i];
-    }
-    if (sums != nullptr) sums[r] = sum.reduce_add() + tail;
+    for (; i < k; ++i) tail += out[i];
+    sums[r] = sum.reduce_add() + tail;
   }
 }
 

@@ -122,6 +122,18 @@ SPRUN_INLINE F32<A> quick_gelu(F32<A> x) {
   return x / (one + exp(x * F32<A>::broadcast(-1.702F)));
 }
 
+// x minus the nearest integer (ties to even), in [-1/2, 1/2].
+template <class A>
+SPRUN_INLINE F32<A> from_nearest(F32<A> x) {
+  return x - F32<A>::round_even(x);
+}
+#if defined(__AVX512DQ__)
+template <>
+SPRUN_INLINE F32<Avx512> from_nearest(F32<Avx512> x) {
+  return {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+#endif
+
 // 1 / d for 1 <= d <= 1e38, to 2 ulp: an estimate and a Newton step where the ISA has a good
 // estimate (a division of 16 floats costs as much as ten other steps).
 template <class A>
