@@ -97,7 +97,9 @@ struct TokenLanes {
   static void finish_direct(const Gemm& gemm, int64_t m, int64_t rows, int64_t n0,
                             const Sum* sums) {
     const int64_t cols = min_of(16, gemm.n - n0);
-    if (rows == 16 && cols == 16) return Ops::finish_whole(gemm, m, n0, sums);
+    if (rows == 16 && cols == 16 && !Ops::needs_tiles(gemm)) {
+      return Ops::finish_whole(gemm, m, n0, sums);
+    }
     alignas(64) Sum tile[16 * 16];
     turn(sums, tile, 16);
     Ops::template finish_tile<16>(gemm, m, rows, n0, cols, tile);
@@ -177,7 +179,7 @@ struct TokenLanes {
     Sum* sums = static_cast<Sum*>(scratch);
     Sum* tile = sums + kBatch * kSlab;
     Sum* start = tile + 16 * kBatch;
-    const bool direct = !rows_collide(args.gemm) && !Ops::needs_tiles(args.gemm);
+    const bool direct = !rows_collide(args.gemm);
     for (int64_t s = range.slab_begin; s < range.slab_end; ++s) {
       const int64_t tokens = min_of(kSlab, args.gemm.m - s * kSlab);
       if constexpr (kUnit == 16) {
