@@ -101,15 +101,15 @@ struct Bf16Keys {
   }
 };
 
-// e^x for x <= 0 or NaN, as exp_score, to 8e-5 of its size: a fortieth of what rounding
-// to bf16 may change it by. Coefficients of 2^f on [-1/2, 1/2]: our own fit, weighted least squares for the smallest relative
-// error.
+// e^x for x <= 0 or NaN to 8e-5 of its size, a fortieth of what rounding to bf16 may change it by. Coefficients of 2^f on
+// [0, 1]: our own fit, weighted least squares for the smallest relative error.
 SPRUN_INLINE F32<simd::Avx512> exp_rounded(F32<simd::Avx512> x) {
   using V = F32<simd::Avx512>;
-  constexpr float kC[] = {0.9999280571937561F, 0.6932609677314758F, 0.2426111251115799F, 0.0551716685295105F};
-  const V t = V::max(V::broadcast(-160.0F), x * V::broadcast(1.44269504088896341F));
-  const V n = V::round_even(t);
-  return V::scale_pow2(simd::polynomial(t - n, kC), n);
+  constexpr float kC[] = {0.9999251961708069F, 0.6958335638046265F, 0.2260671705007553F, 0.07802451401948929F};
+  constexpr int kMinusFloor = 9;  // 0 for -inf
+  const V t = x * V::broadcast(1.44269504088896341F);
+  const V f = {_mm512_reduce_ps(t.v, kMinusFloor)};
+  return V::scale_pow2(simd::polynomial(f, kC), t);  // takes the floor of t
 }
 
 template <class A, int kNv>
@@ -117,7 +117,7 @@ class Bf16Runner : public BlockFrame<A, kNv, Bf16Runner<A, kNv>> {
   using Frame = BlockFrame<A, kNv, Bf16Runner<A, kNv>>;
   using Keys = Bf16Keys<A>;
   using V = typename Frame::V;
-  using Frame::kL, Frame::kR, Frame::kW, Frame::b_, Frame::p_, Frame::o_, Frame::first_, Frame::factor_;
+  using Frame::kL, Frame::kR, Frame::kW, Frame::kKeyTile, Frame::b_, Frame::p_, Frame::o_, Frame::first_, Frame::factor_;
 
  public:
   static constexpr int64_t kKeyGroup = 2;
@@ -263,7 +263,7 @@ template <class A>
 int64_t bf16_scratch_floats(int64_t head_dim, int64_t v_dim, int64_t keys) {
   constexpr int64_t kWidest = Tile<A>::kVecs * F32<simd::VecArch<A>>::kLanes;
   return Bf16Keys<A>::floats(head_dim, v_dim, keys) + frame_floats<A>(v_dim) +
-         (kKeyTile / 2 + Bf16Keys<A>::k_pitch_of(head_dim)) * kWidest;
+         (Tile<A>::kKeys / 2 + Bf16Keys<A>::k_pitch_of(head_dim)) * kWidest;
 }
 
 // Few query rows read keys and values once: there is nothing to gain from rounding them, so no decode.

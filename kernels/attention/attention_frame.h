@@ -12,23 +12,23 @@
 
 namespace sprun::kernels::attn {
 
-// Register tile: kRows keys (or dims) x up to kVecs vectors of query rows.
+// Register tile: kRows keys (or dims) x up to kVecs vectors of query rows. kKeys keys are worked on at a time.
 template <class A>
 struct Tile {
-  static constexpr int kRows = 4, kVecs = 2;  // SSE2: 8 sums, 2 rows of Q, 1 broadcast of 16 registers
+  static constexpr int kRows = 4, kVecs = 2, kKeys = 64;  // SSE2: 8 sums, 2 rows of Q, 1 broadcast of 16 registers
 };
 template <>
 struct Tile<simd::Avx2> {
-  static constexpr int kRows = 4, kVecs = 3;  // 12 sums + 3 + 1 of 16
+  static constexpr int kRows = 4, kVecs = 3, kKeys = 64;  // 12 sums + 3 + 1 of 16
 };
 template <>
 struct Tile<simd::Avx512> {
-  static constexpr int kRows = 8, kVecs = 3;  // 24 sums + 3 + 1 of 32
+  static constexpr int kRows = 8, kVecs = 3, kKeys = 64;  // 24 sums + 3 + 1 of 32
 };
 template <>
-struct Tile<simd::Avx512Bf16> : Tile<simd::Avx512> {};
-
-inline constexpr int64_t kKeyTile = 64;
+struct Tile<simd::Avx512Bf16> {
+  static constexpr int kRows = 8, kVecs = 3, kKeys = 128;  // half the bytes a key, so twice the keys
+};
 
 // Derived has
 //   kKeyGroup                                  tiles begin at multiples of it
@@ -44,6 +44,7 @@ class BlockFrame {
   static constexpr int kL = static_cast<int>(V::kLanes);
   static constexpr int kW = kNv * kL;  // rows of the block, padded
   static constexpr int kR = Tile<A>::kRows;
+  static constexpr int64_t kKeyTile = Tile<A>::kKeys;
 
  public:
   // scratch: frame_floats().
@@ -262,7 +263,7 @@ class BlockFrame {
 
 template <class A>
 int64_t frame_floats(int64_t v_dim) {
-  return (2 * kKeyTile + v_dim) * Tile<A>::kVecs * F32<simd::VecArch<A>>::kLanes;
+  return (2 * Tile<A>::kKeys + v_dim) * Tile<A>::kVecs * F32<simd::VecArch<A>>::kLanes;
 }
 
 // Runs the Runner of as many vectors as the rows need.
