@@ -305,19 +305,14 @@ Probabilities find_softmax(const Graph& graph, ValueId v) {
   const Node* softmax = quantize ? producer_is(graph, quantize->inputs[0], "Softmax") : nullptr;
   const auto from = quantize ? quantize_params(graph, *quantize) : std::nullopt;
   const auto to = quantize ? quantize_params(graph, *dequantize) : std::nullopt;
-  const bool same = from && to && from->scale == to->scale && from->zero == to->zero && from->dtype == to->dtype;
+  const bool same = from && to && same_codes(graph, *from, *to);
   if (!softmax || !same || !graph.has_one_use(quantize->outputs[0]) || !graph.has_one_use(quantize->inputs[0])) return {};
   return {softmax, from};
 }
 
 void set_codes(const Graph& graph, AttrMap& attrs, const std::string& name, const QuantizeParams& codes) {
-  attrs.set(name + "_scale", *graph.constant(codes.scale)->as<float>());
-  int64_t zero = 0;
-  if (codes.zero != kNoValue) {
-    const Tensor& constant = *graph.constant(codes.zero);
-    zero = codes.dtype == DType::kS8 ? int64_t{*constant.as<int8_t>()} : int64_t{*constant.as<uint8_t>()};
-  }
-  attrs.set(name + "_zero", zero);
+  attrs.set(name + "_scale", scale_value(graph, codes));
+  attrs.set(name + "_zero", zero_value(graph, codes));
 }
 
 // The codes that the result of a product becomes, if nothing else reads it; *value is then those codes.

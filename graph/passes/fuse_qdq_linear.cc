@@ -6,6 +6,7 @@
 #include "graph/ops/op.h"
 #include "graph/passes/linear_layout.h"
 #include "graph/passes/pass.h"
+#include "graph/passes/quantize_params.h"
 
 namespace sprun::graph {
 
@@ -18,12 +19,15 @@ struct Weight {
   bool trans = false;
 };
 
-bool is_scalar_f32(const Tensor* tensor) {
-  return tensor && tensor->dtype() == DType::kF32 && tensor->num_elements() == 1;
-}
-
-// v as dequantised constant codes [K, N] (or [N, K] when trans) with a scale per tensor or per output.
+// v as dequantised constant codes [K, N] (or [N, K] when trans) with a scale per tensor or per output, perhaps transposed
+// after dequantising.
 std::optional<Weight> quantized_weight(const Graph& graph, ValueId v, bool trans) {
+  if (const Node* transpose = producer_is(graph, v, "Transpose")) {
+    v = transpose->inputs[0];
+    trans = !trans;  // of a matrix: rank 2 is checked below
+    const std::vector<int64_t>& perm = transpose->attrs.get_ints("perm");
+    if (!perm.empty() && perm != std::vector<int64_t>{1, 0}) return std::nullopt;
+  }
   const Node* node = producer_is(graph, v, "DequantizeLinear");
   const Tensor* codes = node ? graph.constant(node->input(0)) : nullptr;
   const Tensor* scale = node ? graph.constant(node->input(1)) : nullptr;
@@ -39,10 +43,7 @@ std::optional<Weight> quantized_weight(const Graph& graph, ValueId v, bool trans
 // The DequantizeLinear of the activations, if its scale and zero point are constants of one element.
 const Node* quantized_input(const Graph& graph, ValueId v) {
   const Node* node = producer_is(graph, v, "DequantizeLinear");
-  if (node == nullptr || graph.constant(node->input(0)) || !is_scalar_f32(graph.constant(node->input(1)))) return nullptr;
-  const Tensor* zero = graph.constant(node->input(2));
-  const bool fits = zero && zero->num_elements() == 1 && is_byte(zero->dtype());
-  return fits ? node : nullptr;
+  return node && !graph.constant(node->input(0)) && quantize_params(graph, *node) ? node : nullptr;
 }
 
 bool is_row(const Graph& graph, ValueId v, int64_t n) {
@@ -66,7 +67,7 @@ bool fuse_at(Graph& graph, NodeId n, PassContext& ctx) {
     return false;
   }
   const std::vector<ValueId> inputs = {x->inputs[0], weight->codes, weight->scale, weight->zero,
-                                       bias,         kNoValue,      x->inputs[1],  x->inputs[2]};
+                                       bias,         kNoValue,      x->inputs[1],  x->input(2)};
   const NodeId made = take_over(graph, node.outputs[0], "sprun", "LinearInt8", 1, inputs);
   graph.node(made).attrs.set("x_quant", std::string("static"));
   graph.node(made).attrs.set("trans_w", int64_t{weight->trans});

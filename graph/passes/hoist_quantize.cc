@@ -2,8 +2,6 @@
 // codes and the movement is of bytes:
 //   QuantizeLinear(Transpose(x), s, z) -> Transpose(QuantizeLinear(x, s, z))          Reshape, Squeeze, ... alike
 // and QuantizeLinear(DequantizeLinear(c, s, z), s, z), as quantisers write around such nodes, is c.
-#include <cstring>
-
 #include "graph/ir/pattern.h"
 #include "graph/ops/op.h"
 #include "graph/passes/pass.h"
@@ -18,13 +16,6 @@ bool only_moves(const Node& node) {
     if (node.is(op)) return true;
   }
   return false;
-}
-
-bool same_bytes(const Graph& graph, ValueId a, ValueId b) {
-  if (a == b) return true;
-  const Tensor *x = graph.constant(a), *y = graph.constant(b);
-  return x && y && x->dtype() == y->dtype() && x->num_elements() == y->num_elements() &&
-         std::memcmp(x->data(), y->data(), static_cast<size_t>(x->size_bytes())) == 0;
 }
 
 // A value of its own for node n's output, of the shape of `like`.
@@ -60,10 +51,7 @@ bool cancel(Graph& graph, NodeId n) {
   const Node* dequantize = producer_is(graph, quantize.inputs[0], "DequantizeLinear");
   const auto from = dequantize ? quantize_params(graph, *dequantize) : std::nullopt;
   const auto to = quantize_params(graph, quantize);
-  if (!from || from->dtype != to->dtype || !same_bytes(graph, from->scale, to->scale)) return false;
-  const bool no_zeros = from->zero == kNoValue && to->zero == kNoValue;
-  if (!no_zeros && !same_bytes(graph, from->zero, to->zero)) return false;
-  if (graph.is_output(quantize.outputs[0])) return false;
+  if (!from || !same_codes(graph, *from, *to) || graph.is_output(quantize.outputs[0])) return false;
   graph.replace_uses(quantize.outputs[0], dequantize->inputs[0]);
   remove_if_unused(graph, n);
   return true;

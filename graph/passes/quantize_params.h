@@ -23,6 +23,12 @@ inline std::optional<QuantizeParams> quantize_params(const Graph& graph, const N
   if (node.is("DequantizeLinear")) {
     if (type > 1) return std::nullopt;
     if (params.zero == kNoValue) params.dtype = graph.value(node.inputs[0]).dtype;
+    // Before types are known.
+    const Node* quantize = graph.producer(node.inputs[0]);
+    if (params.dtype == DType::kUndefined && quantize && quantize->is("QuantizeLinear")) {
+      const auto from = quantize_params(graph, *quantize);
+      if (from) params.dtype = from->dtype;
+    }
   } else if (params.zero == kNoValue && type != 0) {
     params.dtype = static_cast<DType>(type);
   }
@@ -32,6 +38,22 @@ inline std::optional<QuantizeParams> quantize_params(const Graph& graph, const N
   }
   const bool byte = params.dtype == DType::kU8 || params.dtype == DType::kS8;
   return byte ? std::optional(params) : std::nullopt;
+}
+
+inline float scale_value(const Graph& graph, const QuantizeParams& params) {
+  return *graph.constant(params.scale)->as<float>();
+}
+
+inline int64_t zero_value(const Graph& graph, const QuantizeParams& params) {
+  const Tensor* zero = graph.constant(params.zero);
+  if (zero == nullptr) return 0;
+  return params.dtype == DType::kS8 ? int64_t{*zero->as<int8_t>()} : int64_t{*zero->as<uint8_t>()};
+}
+
+// True if a code stands for the same number in both.
+inline bool same_codes(const Graph& graph, const QuantizeParams& a, const QuantizeParams& b) {
+  return a.dtype == b.dtype && scale_value(graph, a) == scale_value(graph, b) &&
+         zero_value(graph, a) == zero_value(graph, b);
 }
 
 }  // namespace sprun::graph

@@ -18,8 +18,8 @@ namespace sprun {
 class GeneratedModel {
  public:
   explicit GeneratedModel(const std::string& preset, bool int8 = false) : GeneratedModel(config_of(preset, int8)) {}
-  explicit GeneratedModel(const modelgen::Config& config) {
-    const auto graph = modelgen::generate(config).value();
+  explicit GeneratedModel(const modelgen::Config& config) : GeneratedModel(modelgen::generate(config).value()) {}
+  explicit GeneratedModel(const graph::Graph& graph) {
     static int counter = 0;
     path_ = (std::filesystem::temp_directory_path() /
              ("sprun_" + std::to_string(getpid()) + "_" + std::to_string(counter++) + ".onnx")).string();
