@@ -20,6 +20,10 @@ struct Int8Tile {
   static constexpr int kRows = 4, kVecs = 1;  // operands in two halves: 4 sums, 4 of codes of 16 registers
 };
 template <>
+struct Int8Tile<simd::AvxVnni> {
+  static constexpr int kRows = 4, kVecs = 3;  // 12 sums + 3 + 1 of 16
+};
+template <>
 struct Int8Tile<simd::Avx512> {
   static constexpr int kRows = 8, kVecs = 2;  // operands in two halves: 16 sums, 6 of codes of 32
 };
@@ -84,6 +88,41 @@ SPRUN_INLINE auto sum_s8(I32<simd::VecArch<A>> sum, I32<simd::VecArch<A>> quads)
   return D::add(sum, D::broadcast(0x01010101), D::from_s8(quads.v));
 }
 
+// Codes [d, d + n) of keys j .. j + 3, a key a byte; flipped, and 0 past the last key.
+template <class A>
+SPRUN_INLINE I32<simd::VecArch<A>> value_quads(const AttentionInt8Block& b, int64_t j, int64_t d, int64_t n) {
+  using I = I32<simd::VecArch<A>>;
+  const uint8_t* row = b.v + j * b.v_row + d;
+  const I flips = I::broadcast(static_cast<int32_t>(b.v_flip * 0x01010101U));
+  if (j + 4 <= b.keys && n == I::kLanes) {
+    const I low = I::load_u8(row) | I::load_u8(row + b.v_row).template shl<8>();
+    const I high = I::load_u8(row + 2 * b.v_row) | I::load_u8(row + 3 * b.v_row).template shl<8>();
+    return (low | high.template shl<16>()) ^ flips;
+  }
+  alignas(64) uint8_t t[4 * I::kLanes] = {};
+  for (int64_t i = 0; i < 4 && j + i < b.keys; ++i) {
+    for (int64_t c = 0; c < n; ++c) t[4 * c + i] = static_cast<uint8_t>(row[i * b.v_row + c] ^ b.v_flip);
+  }
+  return I::load(reinterpret_cast<const int32_t*>(t));
+}
+
+template <class A>
+SPRUN_INLINE void load_int8_values(const AttentionInt8Block& b, const Int8Scratch<A>& s) {
+  using I = I32<simd::VecArch<A>>;
+  for (int64_t d = 0; d < b.v_dim; d += I::kLanes) {
+    const int64_t n = b.v_dim - d < I::kLanes ? b.v_dim - d : I::kLanes;
+    I sum = I::zero();
+    int32_t* to = s.v + d;
+    for (int64_t j = 0; j < b.keys; j += 4, to += s.v_pitch) {
+      const I quads = value_quads<A>(b, j, d, n);
+      quads.store(to);
+      sum = sum_s8<A>(sum, quads);
+    }
+    const auto keys = static_cast<int32_t>(b.keys);
+    (I::broadcast(keys * b.p_zero * b.v_zero) - I::broadcast(b.p_zero) * sum).store(s.dim_term + d);
+  }
+}
+
 template <class A>
 void load_int8_keys(const AttentionInt8Block& b, char* scratch) {
   using I = I32<simd::VecArch<A>>;
@@ -109,28 +148,7 @@ void load_int8_keys(const AttentionInt8Block& b, char* scratch) {
     }
     s.key_term[j] = -b.q_zero * total;
   }
-  for (int64_t d = 0; d < b.v_dim; d += I::kLanes) {
-    const int64_t n = b.v_dim - d < I::kLanes ? b.v_dim - d : I::kLanes;
-    I sum = I::zero();
-    for (int64_t j = 0; j < b.keys; j += 4) {
-      I quad = I::zero();
-      const auto take = [&](int64_t i, auto shifted) __attribute__((always_inline)) {
-        if (j + i < b.keys) {
-          const uint8_t* row = b.v + (j + i) * b.v_row + d;
-          const I codes = (n == I::kLanes ? I::load_u8(row) : I::load_u8_partial(row, n)) ^ I::broadcast(b.v_flip);
-          quad = quad | shifted(codes);
-        }
-      };
-      take(0, [](I x) __attribute__((always_inline)) { return x; });
-      take(1, [](I x) __attribute__((always_inline)) { return x.template shl<8>(); });
-      take(2, [](I x) __attribute__((always_inline)) { return x.template shl<16>(); });
-      take(3, [](I x) __attribute__((always_inline)) { return x.template shl<24>(); });
-      quad.store(s.v + j / 4 * s.v_pitch + d);
-      sum = sum_s8<A>(sum, quad);
-    }
-    const auto keys = static_cast<int32_t>(b.keys);
-    (I::broadcast(keys * b.p_zero * b.v_zero) - I::broadcast(b.p_zero) * sum).store(s.dim_term + d);
-  }
+  load_int8_values<A>(b, s);
 }
 
 template <class A, int kNv>
@@ -340,7 +358,21 @@ class Int8Runner {
     }
   }
 
+  // What makes codes of results.
+  struct Codes {
+    V inverse, low, high;
+    I zero, flip;
+    SPRUN_INLINE explicit Codes(const AttentionInt8Block& b)
+        : inverse(V::broadcast(b.y_inverse)),
+          low(V::broadcast(static_cast<float>(-b.y_zero))),
+          high(V::broadcast(static_cast<float>(255 - b.y_zero))),
+          zero(I::broadcast(b.y_zero)),
+          flip(I::broadcast(b.y_flip)) {}
+    SPRUN_INLINE I of(V x) const { return (I::from_f32(V::min(high, V::max(low, x * inverse))) + zero) ^ flip; }
+  };
+
   void store_output() const {
+    const Codes codes(b_);
     for (int64_t r0 = 0; r0 < b_.rows; r0 += kL) {
       for (int64_t d0 = 0; d0 < b_.v_dim; d0 += kL) {
         const int64_t n = b_.v_dim - d0 < kL ? b_.v_dim - d0 : kL;
@@ -350,21 +382,12 @@ class Int8Runner {
         simd::transpose(t);
 #pragma GCC unroll 16
         for (int i = 0; i < kL; ++i) {
-          if (r0 + i < b_.rows) store_part(t[i], b_.out[r0 + i], d0, n);
+          if (r0 + i >= b_.rows) continue;
+          if (b_.requantise) codes.of(t[i]).store_u8_sat_partial(static_cast<uint8_t*>(b_.out[r0 + i]) + d0, n);
+          else t[i].store_partial(static_cast<float*>(b_.out[r0 + i]) + d0, n);
         }
       }
     }
-  }
-
-  SPRUN_INLINE void store_part(V x, void* row, int64_t d, int64_t n) const {
-    if (!b_.requantise) {
-      x.store_partial(static_cast<float*>(row) + d, n);
-      return;
-    }
-    const V low = V::broadcast(static_cast<float>(-b_.y_zero)), high = V::broadcast(static_cast<float>(255 - b_.y_zero));
-    const V scaled = V::min(high, V::max(low, x * V::broadcast(b_.y_inverse)));
-    const I codes = (I::from_f32(scaled) + I::broadcast(b_.y_zero)) ^ I::broadcast(b_.y_flip);
-    codes.store_u8_sat_partial(static_cast<uint8_t*>(row) + d, n);
   }
 
   const AttentionInt8Block& b_;
