@@ -104,7 +104,7 @@ struct FormatFacts {
   std::string_view name;
   kernels::BlockShape block;  // whose density says how many weights are stored
 };
-constexpr FormatFacts kFormats[] = {{GemvFormat::kBlock1x4, "1x4", kernels::kBlock1x4},
+constexpr FormatFacts kFormats[] = {{GemvFormat::kQuads, "1x4", kernels::kBlock1x4},
                                     {GemvFormat::kBitmap, "bitmap", kernels::kBlock1x1},
                                     {GemvFormat::kOneOfFour, "1:4", kernels::kBlock1x1}};
 

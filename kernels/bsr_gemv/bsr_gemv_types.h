@@ -7,7 +7,7 @@
 //
 //   format      index, per output and chunk       values                     bytes per int8 weight
 //   kBitmap     u64, bit k: W[n, k] is stored     stored weights, by k       d + 1/8
-//   kBlock1x4   u16, bit q: quad q is stored      stored quads of 4, by k    d + 1/32
+//   kQuads      u16, bit q: quad q is stored      stored quads of 4, by k    d + 1/32
 //   kOneOfFour  u16 low, u16 high: position 0..3  one weight per quad [16]   1/4 + 1/16
 //   kTwoOfFour  the same, twice                   [2][16]                    1/2 + 1/8
 // with d the part that is stored. bf16 weights (kBitmap only) take 2 d + 1/8. A u16 index per 1x4
@@ -22,7 +22,7 @@ namespace sprun::kernels {
 
 enum class GemvFormat : uint8_t {
   kBitmap,     // unstructured, also 2:4 and 4:8
-  kBlock1x4,   // blocks of 1 output x 4 consecutive inputs
+  kQuads,      // blocks of 1 output x 4 consecutive inputs
   kOneOfFour,  // 1:4, at most one weight of 4 consecutive inputs is stored
   kTwoOfFour,  // 2:4, at most two
 };
@@ -60,7 +60,7 @@ constexpr int64_t gemv_spans(int64_t k) { return (gemv_chunks(k) + kGemvSpan - 1
 constexpr int64_t gemv_index_bytes(GemvFormat format) {
   switch (format) {
     case GemvFormat::kBitmap: return 8;
-    case GemvFormat::kBlock1x4: return 2;
+    case GemvFormat::kQuads: return 2;
     case GemvFormat::kOneOfFour: return 4;
     case GemvFormat::kTwoOfFour: return 8;
   }

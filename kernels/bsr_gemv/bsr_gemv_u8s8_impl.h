@@ -170,7 +170,7 @@ struct U8S8 {
   static RowsFn* choose(GemvFormat format) {
     switch (format) {
       case GemvFormat::kBitmap: return run_rows<GemvFormat::kBitmap>;
-      case GemvFormat::kBlock1x4: return run_rows<GemvFormat::kBlock1x4>;
+      case GemvFormat::kQuads: return run_rows<GemvFormat::kQuads>;
       case GemvFormat::kOneOfFour: return run_rows<GemvFormat::kOneOfFour>;
       case GemvFormat::kTwoOfFour: return run_rows<GemvFormat::kTwoOfFour>;
     }

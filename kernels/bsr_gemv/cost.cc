@@ -30,7 +30,7 @@ double expand_cycles(Isa isa, GemvFormat format) {
   switch (format) {
     case GemvFormat::kBitmap:
       return cycles.bitmap;
-    case GemvFormat::kBlock1x4:
+    case GemvFormat::kQuads:
       return cycles.block;
     case GemvFormat::kOneOfFour:
       return cycles.one_of_four;

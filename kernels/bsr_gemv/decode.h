@@ -36,7 +36,7 @@ class GemvReader {
     std::memset(out, 0, kGemvChunk * sizeof(T));
     switch (blob_.format) {
       case GemvFormat::kBitmap: return read_bitmap(load<uint64_t>(index, row), out);
-      case GemvFormat::kBlock1x4: return read_quads(load<uint16_t>(index, row), out);
+      case GemvFormat::kQuads: return read_quads(load<uint16_t>(index, row), out);
       case GemvFormat::kOneOfFour: return read_kept(index, row, out);
       case GemvFormat::kTwoOfFour:
         read_kept(index, row, out);

@@ -44,7 +44,7 @@ struct Expand<Arch, simd::Avx2> {
         const __m128i low = bitmap16(mask >> (32 * i), values);
         w[i] = join(low, bitmap16(mask >> (32 * i + 16), values));
       }
-    } else if constexpr (kFormat == GemvFormat::kBlock1x4) {
+    } else if constexpr (kFormat == GemvFormat::kQuads) {
       const uint32_t mask = load_index<uint16_t>(index, row);
       w[0] = quads(mask & 0xffU, values);
       w[1] = quads(mask >> 8, values);

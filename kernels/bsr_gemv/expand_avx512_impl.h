@@ -101,7 +101,7 @@ struct Expand<Arch, simd::Avx512> {
   template <GemvFormat kFormat>
   static constexpr bool has_narrow() {
     if (kFormat == GemvFormat::kBitmap) return BitmapExpand512<Arch>::kNarrowIsFaster;
-    return kFormat == GemvFormat::kBlock1x4;
+    return kFormat == GemvFormat::kQuads;
   }
 
   template <GemvFormat kFormat, bool kNarrow>
@@ -109,7 +109,7 @@ struct Expand<Arch, simd::Avx512> {
     if constexpr (kFormat == GemvFormat::kBitmap) {
       const auto mask = load_index<uint64_t>(index, row);
       w[0] = BitmapExpand512<Arch>::template bytes<kNarrow>(mask, values);
-    } else if constexpr (kFormat == GemvFormat::kBlock1x4) {
+    } else if constexpr (kFormat == GemvFormat::kQuads) {
       // The bits of this row and those before it, at the top: their number is where the row ends.
       const uint64_t masks = load_index<uint64_t>(index, 0);
       const auto before = row == 0 ? 0 : _mm_popcnt_u64(masks << (64 - 16 * row));

@@ -74,7 +74,7 @@ GemvBlob layout(const GemvCounts& c, GemvFormat format, int weight_bytes) {
   int64_t values = 0;
   switch (format) {
     case GemvFormat::kBitmap: values = c.weights * weight_bytes; break;
-    case GemvFormat::kBlock1x4: values = c.quads * 4; break;
+    case GemvFormat::kQuads: values = c.quads * 4; break;
     case GemvFormat::kOneOfFour: values = steps * kGemvChunk / 4; break;
     case GemvFormat::kTwoOfFour: values = steps * kGemvChunk / 2; break;
   }
@@ -92,7 +92,7 @@ class Writer {
   void write(GemvFormat format, const Stored* w, int64_t row, uint8_t* index) {
     switch (format) {
       case GemvFormat::kBitmap: return write_bitmap(w, index + 8 * row);
-      case GemvFormat::kBlock1x4: return write_quads(w, index + 2 * row);
+      case GemvFormat::kQuads: return write_quads(w, index + 2 * row);
       case GemvFormat::kOneOfFour: return write_kept(w, 0, index + 2 * row);
       case GemvFormat::kTwoOfFour:
         write_kept(w, 0, index + 2 * row);

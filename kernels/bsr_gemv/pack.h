@@ -1,9 +1,9 @@
 // Compressed weights for the GEMV family: what a format would take, packing, and back again.
 //
 //   const GemvCounts counts = count_gemv_s8(source, nullptr, 0);
-//   if (gemv_refusal(counts, GemvFormat::kBlock1x4, 1) == nullptr) {
-//     void* blob = allocate(gemv_packed_bytes(counts, GemvFormat::kBlock1x4, 1));  // aligned to 64
-//     pack_gemv_s8(source, nullptr, 0, counts, GemvFormat::kBlock1x4, blob);
+//   if (gemv_refusal(counts, GemvFormat::kQuads, 1) == nullptr) {
+//     void* blob = allocate(gemv_packed_bytes(counts, GemvFormat::kQuads, 1));  // aligned to 64
+//     pack_gemv_s8(source, nullptr, 0, counts, GemvFormat::kQuads, blob);
 //   }
 //
 // A blob is position independent: it may be copied, written to a file and mapped again.

@@ -22,7 +22,7 @@ namespace sprun::kernels {
 namespace {
 
 constexpr float kCanary = -12345.5F;
-constexpr GemvFormat kFormats[] = {GemvFormat::kBitmap, GemvFormat::kBlock1x4,
+constexpr GemvFormat kFormats[] = {GemvFormat::kBitmap, GemvFormat::kQuads,
                                    GemvFormat::kOneOfFour, GemvFormat::kTwoOfFour};
 const char* const kFormatNames[] = {"bitmap", "1x4", "1:4", "2:4"};
 
@@ -66,7 +66,7 @@ std::vector<bool> make_mask(Size s, GemvFormat format, Zeros zeros, std::mt19937
       const int64_t first = static_cast<int64_t>(rng() % 4);
       for (int64_t i = 0; i < 4; ++i) {
         const int64_t at = k + (first + i) % 4;
-        const bool keep = format == GemvFormat::kBlock1x4 ? quad : uniform(rng) < density;
+        const bool keep = format == GemvFormat::kQuads ? quad : uniform(rng) < density;
         if (at >= s.k || !keep || room == 0) continue;
         --room;
         mask[static_cast<size_t>(n * s.k + at)] = true;
@@ -295,12 +295,12 @@ TEST(BsrGemvU8S8, EveryVariantAndFormatIsExact) {
 TEST(BsrGemvU8S8, EpilogueIsThatOfTheDenseFamily) {
   const Size s{9, 75, 200};
   for (Mode mode : {Mode::kRaw, Mode::kXZero, Mode::kPerTensor, Mode::kWeightZero, Mode::kFull}) {
-    const U8S8Problem p(s, GemvFormat::kBlock1x4, Zeros::kHalf, false, 11);
-    const Buffer blob = pack_s8_blob(p.w, s, GemvFormat::kBlock1x4, false);
+    const U8S8Problem p(s, GemvFormat::kQuads, Zeros::kHalf, false, 11);
+    const Buffer blob = pack_s8_blob(p.w, s, GemvFormat::kQuads, false);
     const auto want = p.run_dense(mode);
     for_each_variant(bsr_gemv_u8s8_kernels(), [&](const auto& info) {
       expect_same(p.run(*info.kernel, blob.get(), mode, 1), want,
-                  describe(info.name, s, GemvFormat::kBlock1x4, Zeros::kHalf));
+                  describe(info.name, s, GemvFormat::kQuads, Zeros::kHalf));
     });
   }
 }
@@ -338,7 +338,7 @@ TEST(BsrGemvU8S8, LargestAllowedKDoesNotOverflow) {
   constexpr int64_t kK = 65793;
   const std::vector<uint8_t> x(kK, 255);
   const std::vector<int8_t> w(kK, -128);
-  for (GemvFormat format : {GemvFormat::kBitmap, GemvFormat::kBlock1x4}) {
+  for (GemvFormat format : {GemvFormat::kBitmap, GemvFormat::kQuads}) {
     const Buffer blob = pack_s8_blob(w, {1, 1, kK}, format, false);
     for_each_variant(bsr_gemv_u8s8_kernels(), [&](const auto& info) {
       int32_t y = 0;
@@ -530,17 +530,17 @@ TEST(BsrGemvPack, PatternsThatAFormatCannotHoldAreRefused) {
   const std::vector<int8_t> w = {1, 0, 2, 3, 0, 0, 0, 4};
   const GemvCounts counts = count_gemv_s8({w.data(), 1, 8, 8, 1}, nullptr, 0);
   EXPECT_EQ(gemv_refusal(counts, GemvFormat::kBitmap, 1), nullptr);
-  EXPECT_EQ(gemv_refusal(counts, GemvFormat::kBlock1x4, 1), nullptr);
+  EXPECT_EQ(gemv_refusal(counts, GemvFormat::kQuads, 1), nullptr);
   EXPECT_NE(gemv_refusal(counts, GemvFormat::kOneOfFour, 1), nullptr);
   EXPECT_NE(gemv_refusal(counts, GemvFormat::kTwoOfFour, 1), nullptr);
-  EXPECT_NE(gemv_refusal(counts, GemvFormat::kBlock1x4, 2), nullptr);
+  EXPECT_NE(gemv_refusal(counts, GemvFormat::kQuads, 2), nullptr);
 }
 
 TEST(BsrGemvSplit, PartsCoverThePanelsOnceAndHaveEqualBytes) {
   const Size s{1, 2048, 512};
   std::vector<int8_t> w(static_cast<size_t>(s.n * s.k), 0);
   for (size_t i = w.size() / 2; i < w.size(); ++i) w[i] = 1;  // all in the second half
-  const Buffer blob = pack_s8_blob(w, s, GemvFormat::kBlock1x4, false);
+  const Buffer blob = pack_s8_blob(w, s, GemvFormat::kQuads, false);
   const auto& header = *static_cast<const GemvBlob*>(blob.get());
   const GemvSplit split = make_gemv_split(header, 16, 2);
   ASSERT_GT(split.parts, 1);

@@ -26,6 +26,13 @@ modelgen::Config config_of(const Sparse& sparse) {
   return config;
 }
 
+ModelOptions options_with(SparseMode mode, Precision precision = Precision::kF32) {
+  ModelOptions options;
+  options.sparse = mode;
+  options.precision = precision;
+  return options;
+}
+
 std::vector<NamedTensor> run(const GeneratedModel& file, const ModelOptions& options, int64_t batch, int64_t seq,
                              int threads = 1) {
   auto session = Session::create(Model::load(file.path(), options).value(), {.num_threads = threads}).value();
@@ -76,9 +83,9 @@ TEST(SparseModel, IntegerLayersGiveTheSameBitsAsDenseOnes) {
     const GeneratedModel file(config_of(sparse));
     for (const int64_t seq : {1, 7, 33}) {
       for (const int threads : {1, 2}) {
-        const auto dense = run(file, {.sparse = SparseMode::kOff}, 1, seq, threads);
+        const auto dense = run(file, options_with(SparseMode::kOff), 1, seq, threads);
         for (const SparseMode mode : {SparseMode::kAuto, SparseMode::kForce}) {
-          expect_same_bits(run(file, {.sparse = mode}, 1, seq, threads), dense,
+          expect_same_bits(run(file, options_with(mode), 1, seq, threads), dense,
                            std::string(sparse.pattern) + " " + std::string(sparse_mode_name(mode)) + " seq " +
                                std::to_string(seq));
         }
@@ -92,7 +99,7 @@ TEST(SparseModel, StaticallyQuantisedLayersToo) {
   config.qdq = true;
   const GeneratedModel file(config);
   for (const int64_t seq : {1, 40}) {
-    expect_same_bits(run(file, {.sparse = SparseMode::kForce}, 2, seq), run(file, {.sparse = SparseMode::kOff}, 2, seq),
+    expect_same_bits(run(file, options_with(SparseMode::kForce), 2, seq), run(file, options_with(SparseMode::kOff), 2, seq),
                      "qdq seq " + std::to_string(seq));
   }
 }
@@ -101,8 +108,8 @@ TEST(SparseModel, FloatLayersAgreeWithDenseOnes) {
   for (const char* pattern : {"4x1", "16x4", "unstructured"}) {
     const GeneratedModel file(config_of({pattern, 0.9, modelgen::Quantization::kNone}));
     for (const Precision precision : {Precision::kF32, Precision::kBf16, Precision::kInt8}) {
-      const auto sparse = run(file, {.precision = precision, .sparse = SparseMode::kForce}, 1, 35, 2);
-      const auto dense = run(file, {.precision = precision, .sparse = SparseMode::kOff}, 1, 35, 2);
+      const auto sparse = run(file, options_with(SparseMode::kForce, precision), 1, 35, 2);
+      const auto dense = run(file, options_with(SparseMode::kOff, precision), 1, 35, 2);
       EXPECT_LT(largest_difference(sparse, dense), precision == Precision::kF32 ? 2e-5 : 2e-2)
           << pattern << " " << precision_name(precision);
     }
@@ -115,7 +122,7 @@ TEST(SparseModel, ExplainNamesPatternEstimateAndMemory) {
   EXPECT_EQ(steps_on(text, "bsr_spmm_4x1_u8s8"), 2 * 4) << text;  // Q, K, V together; output; FFN up and down
   EXPECT_NE(text.find("density 0.1"), std::string::npos) << text;
   EXPECT_NE(text.find("x of dense int8"), std::string::npos) << text;
-  EXPECT_EQ(steps_on(explain(file, {.sparse = SparseMode::kOff}, 64), "bsr_"), 0);
+  EXPECT_EQ(steps_on(explain(file, options_with(SparseMode::kOff), 64), "bsr_"), 0);
 }
 
 TEST(SparseModel, UselessZerosStayDenseAndExplainSaysWhy) {
