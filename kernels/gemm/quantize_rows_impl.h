@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/gemm/gemm_types.h"
-#include "kernels/simd/math.h"
+#include "kernels/simd/vec.h"
 
 namespace sprun::kernels::gemm {
 
@@ -46,54 +46,24 @@ void quantize_rows(const float* x, int64_t ldx, int64_t rows, int64_t k, float s
                    int32_t zero_point, uint8_t* y, int64_t ldy, int32_t* sums) {
   using V = simd::F32<Arch>;
   using I = simd::I32<Arch>;
-  const V s = V::broadcast(scale), inverse = V::broadcast(1.0F / scale);
+  const V s = V::broadcast(scale);
   const I zero = I::broadcast(zero_point);
-  // Clamped to what the codes can hold before it is rounded. NaN passes (it is the second operand),
-  // becomes INT32_MIN, and is stored as 0.
+  // A true division: multiplying by 1 / scale rounds differently for some inputs. Clamped to what
+  // the codes can hold before it is rounded. NaN passes (it is the second operand), becomes
+  // INT32_MIN, and is stored as 0.
   const V low = V::broadcast(static_cast<float>(-zero_point));
   const V high = V::broadcast(static_cast<float>(255 - zero_point));
-  const auto clamp = [=](V v) __attribute__((always_inline)) { return V::min(high, V::max(low, v)); };
-  // The result is that of a true division: v * (1 / scale) is off by at most 3 parts in 2^24, so it
-  // rounds to another integer only within 512 * 2^-22 of a half, where the division is done.
-  const V nearly_half = V::broadcast(0.499F);
-  const bool divide = !(scale > 1e-30F && scale < 1e30F);  // 1 / scale is not that exact
-  constexpr int kVectors = 4;
-  const auto convert = [&]<int kCount>(V (&v)[kCount], const float* in, auto load)
-                           __attribute__((always_inline)) {
-    V worst = V::zero();
-#pragma GCC unroll 4
-    for (int j = 0; j < kCount; ++j) {
-      v[j] = clamp(load(in + j * V::kLanes) * inverse);
-      worst = V::max(V::abs(simd::from_nearest(v[j])), worst);
-    }
-    if ((worst > nearly_half).any() || divide) [[unlikely]] {
-#pragma GCC unroll 4
-      for (int j = 0; j < kCount; ++j) v[j] = clamp(load(in + j * V::kLanes) / s);
-    }
+  const auto convert = [=](V v) __attribute__((always_inline)) {
+    return I::from_f32(V::min(high, V::max(low, v / s))) + zero;
   };
-  const auto whole = [](const float* p) __attribute__((always_inline)) { return V::load(p); };
   for (int64_t r = 0; r < rows; ++r) {
     const float* in = x + r * ldx;
     uint8_t* out = y + r * ldy;
-    I sum = I::zero();
     int64_t i = 0;
-    for (; i + kVectors * V::kLanes <= k; i += kVectors * V::kLanes) {
-      V v[kVectors];
-      convert(v, in + i, whole);
-#pragma GCC unroll 4
-      for (int j = 0; j < kVectors; ++j) {
-        (I::from_f32(v[j]) + zero).store_u8_sat(out + i + j * V::kLanes);
-      }
-    }
-    for (; i < k; i += V::kLanes) {
-      const int64_t n = k - i < V::kLanes ? k - i : V::kLanes;
-      V v[1];
-      convert(v, in + i, [n](const float* p) __attribute__((always_inline)) {
-        return V::load_partial(p, n);
-      });
-      (I::from_f32(v[0]) + zero).store_u8_sat_partial(out + i, n);
-    }
+    for (; i + V::kLanes <= k; i += V::kLanes) convert(V::load(in + i)).store_u8_sat(out + i);
+    if (i < k) convert(V::load_partial(in + i, k - i)).store_u8_sat_partial(out + i, k - i);
     if (sums == nullptr) continue;
+    I sum = I::zero();
     for (i = 0; i + V::kLanes <= k; i += V::kLanes) sum = sum + I::load_u8(out + i);
     int32_t tail = 0;
     for (; i < k; ++i) tail += out[i];
