@@ -77,7 +77,7 @@ class SparseFloat {
   void pack_slabs(const typename Type::Kernel& kernel, const float* x, Element* slabs,
                   const ParallelFor& parallel_for) const {
     const int64_t slab = x_slab_elements(kernel.layout, k_);
-    constexpr int64_t kElementsPerTask = 64 * 1024;
+    constexpr int64_t kElementsPerTask = 16 * 1024;
     parallel_for(num_slabs(kernel.layout, m_), kElementsPerTask / (slab + 1) + 1,
                  [&](int64_t begin, int64_t end, int) {
                    for (int64_t s = begin; s < end; ++s) kernel.pack_x(x, k_, m_, k_, s, slabs + s * slab);

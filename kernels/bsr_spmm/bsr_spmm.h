@@ -66,7 +66,7 @@ template <class Kernel, class X, class Slab, class ParallelFor>
 void pack_x_slabs(const Kernel& kernel, const X* x, int64_t ldx, int64_t m, int64_t k, Slab* out,
                   const ParallelFor& parallel_for) {
   const int64_t slab = x_slab_elements(kernel.layout, k);
-  constexpr int64_t kElementsPerTask = 128 * 1024;
+  constexpr int64_t kElementsPerTask = 32 * 1024;
   parallel_for(num_slabs(kernel.layout, m), kElementsPerTask / (slab + 1) + 1,
                [&](int64_t begin, int64_t end, int) {
                  for (int64_t s = begin; s < end; ++s) kernel.pack_x(x, ldx, m, k, s, out + s * slab);
