@@ -21,17 +21,6 @@ SPRUN_INLINE V polynomial(V z, const float (&c)[kN]) {
   return r;
 }
 
-// The same for nine coefficients by pairs and pairs of pairs (Estrin): a few more multiplications
-// that wait less for each other.
-template <class V>
-SPRUN_INLINE V short_polynomial(V z, const float (&c)[9]) {
-  const auto at = [&](int i) __attribute__((always_inline)) { return V::broadcast(c[i]); };
-  const V z2 = z * z, z4 = z2 * z2;
-  const V low = V::fma(V::fma(at(3), z, at(2)), z2, V::fma(at(1), z, at(0)));
-  const V high = V::fma(V::fma(at(7), z, at(6)), z2, V::fma(at(5), z, at(4)));
-  return V::fma(V::fma(at(8), z4, high), z4, low);
-}
-
 // e^x; 0 below -103.98, infinity above 88.73.
 template <class A>
 SPRUN_INLINE F32<A> exp(F32<A> x) {
@@ -148,7 +137,7 @@ SPRUN_INLINE F32<A> gelu_erf(F32<A> x) {
                           1.0425763321109116e-05F,
                           -1.574362613609992e-06F,
                           1.8375180843577255e-07F};
-  V p = short_polynomial(V::abs(x), kP);
+  V p = polynomial(V::abs(x), kP);
   p = p * p;
   p = p * p;
   p = p * p;
