@@ -48,7 +48,10 @@ Result<std::optional<SparseFloat<Type>>> SparseFloat<Type>::choose(PrepareContex
   std::vector<SparseSource> sources;
   for (const WeightConstant& weight : weights) sources.push_back({weight, {}});
   SPRUN_ASSIGN(const SparseLayer layer, SparseLayer::of(ctx.packed(), Type::kType, m, sources));
-  if (no_sparse(ctx.sparse(), &layer)) return none;
+  if (auto why = no_sparse(ctx.sparse(), &layer)) {
+    if (!why->empty()) ctx.rejected.push_back({"bsr_spmm", *why});
+    return none;
+  }
   std::vector<Rejection> why_not;
   const auto best = cheapest_sparse(layer, kernels_of<Type>(), why_not);
   ctx.rejected.insert(ctx.rejected.end(), why_not.begin(), why_not.end());

@@ -17,9 +17,12 @@
 #include "kernels/bsr_gemv/pack.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/simd/half.h"
+#include "tests/support/serial_parallel_for.h"
 
 namespace sprun::kernels {
 namespace {
+
+using testing_support::SerialParallelFor;
 
 constexpr float kCanary = -12345.5F;
 constexpr GemvFormat kFormats[] = {GemvFormat::kBitmap, GemvFormat::kQuads,
@@ -75,18 +78,6 @@ std::vector<bool> make_mask(Size s, GemvFormat format, Zeros zeros, std::mt19937
   }
   return mask;
 }
-
-struct SerialParallelFor {
-  int workers;
-  template <class Fn>
-  void operator()(int64_t n, int64_t grain, const Fn& fn) const {
-    int worker = 0;
-    for (int64_t begin = 0; begin < n; begin += grain) {
-      fn(begin, std::min(n, begin + grain), worker);
-      worker = (worker + 1) % workers;
-    }
-  }
-};
 
 struct Free {
   void operator()(void* p) const { std::free(p); }

@@ -12,11 +12,16 @@
 
 #include "kernels/amx/tile_emu.h"
 #include "kernels/bsr_spmm/bsr_spmm.h"
+#include "tests/support/aligned.h"
 #include "tests/support/amx_sigill.h"
+#include "tests/support/serial_parallel_for.h"
 
 namespace sprun::kernels {
 namespace {
 
+using testing_support::aligned;
+using testing_support::Aligned;
+using testing_support::SerialParallelFor;
 using tests::AmxEmulator;
 
 unsigned seed() { return 20261124U; }
@@ -73,30 +78,6 @@ std::vector<int8_t> sparse_weights(const Size& s, Zeros zeros, std::mt19937& rng
   }
   return w;
 }
-
-struct FreeDeleter {
-  void operator()(void* p) const { std::free(p); }
-};
-using Aligned = std::unique_ptr<char, FreeDeleter>;
-Aligned aligned(int64_t bytes, int fill) {
-  const size_t size = static_cast<size_t>(std::max<int64_t>(bytes, 64) + 63) / 64 * 64;
-  Aligned p(static_cast<char*>(std::aligned_alloc(64, size)));
-  std::fill_n(p.get(), size, static_cast<char>(fill));
-  return p;
-}
-
-// Runs everything on the calling thread, in ranges of at most `grain`.
-struct SerialParallelFor {
-  int workers;
-  template <class Fn>
-  void operator()(int64_t n, int64_t grain, const Fn& fn) const {
-    int worker = 0;
-    for (int64_t begin = 0; begin < n; begin += grain) {
-      fn(begin, std::min(n, begin + grain), worker);
-      worker = (worker + 1) % workers;
-    }
-  }
-};
 
 // One product, its own stride for every operand, canaries in all gaps.
 struct U8S8Problem {

@@ -17,9 +17,15 @@
 #include "kernels/gemm/epilogue_ref.h"
 #include "kernels/simd/half.h"
 #include "tests/support/amx_sigill.h"
+#include "tests/support/aligned.h"
+#include "tests/support/serial_parallel_for.h"
 
 namespace sprun::kernels {
 namespace {
+
+using testing_support::aligned;
+using testing_support::Aligned;
+using testing_support::SerialParallelFor;
 
 constexpr float kCanary = -12345.5F;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -65,29 +71,6 @@ bool is_stored(Zeros zeros, int64_t strip, int64_t block, std::mt19937& rng) {
   }
   return false;
 }
-
-struct FreeDeleter {
-  void operator()(void* p) const { std::free(p); }
-};
-using Aligned = std::unique_ptr<char, FreeDeleter>;
-Aligned aligned(int64_t bytes, int fill) {
-  const size_t size = static_cast<size_t>(std::max<int64_t>(bytes, 64) + 63) / 64 * 64;
-  Aligned p(static_cast<char*>(std::aligned_alloc(64, size)));
-  std::fill_n(p.get(), size, static_cast<char>(fill));
-  return p;
-}
-
-struct SerialParallelFor {
-  int workers;
-  template <class Fn>
-  void operator()(int64_t n, int64_t grain, const Fn& fn) const {
-    int worker = 0;
-    for (int64_t begin = 0; begin < n; begin += grain) {
-      fn(begin, std::min(n, begin + grain), worker);
-      worker = (worker + 1) % workers;
-    }
-  }
-};
 
 // One product, its own stride for every operand, canaries in all gaps.
 struct Problem {

@@ -14,9 +14,12 @@
 
 #include "kernels/gemm/epilogue_ref.h"
 #include "tests/support/amx_sigill.h"
+#include "tests/support/serial_parallel_for.h"
 
 namespace sprun::kernels {
 namespace {
+
+using testing_support::SerialParallelFor;
 
 constexpr float kCanary = -12345.5F;
 
@@ -32,18 +35,6 @@ struct Aligned {
   Aligned(const Aligned&) = delete;
   Aligned& operator=(const Aligned&) = delete;
   void* data;
-};
-
-struct SerialParallelFor {
-  int workers;
-  template <class Fn>
-  void operator()(int64_t n, int64_t grain, const Fn& fn) const {
-    int worker = 0;
-    for (int64_t begin = 0; begin < n; begin += grain) {
-      fn(begin, std::min(n, begin + grain), worker);
-      worker = (worker + 1) % workers;
-    }
-  }
 };
 
 struct Size {

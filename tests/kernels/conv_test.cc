@@ -11,8 +11,12 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/serial_parallel_for.h"
+
 namespace sprun::kernels {
 namespace {
+
+using testing_support::SerialParallelFor;
 
 constexpr float kCanary = -12345.5F;
 constexpr int64_t kGuard = 32;  // canaries on either side of the output
@@ -136,19 +140,6 @@ struct Scratch {
   int64_t count;
   std::vector<float> storage;
   float* base;
-};
-
-// Ranges of at least `grain` units, given to the workers in turn.
-struct SerialParallelFor {
-  int workers;
-  template <class Fn>
-  void operator()(int64_t n, int64_t grain, const Fn& fn) const {
-    int worker = 0;
-    for (int64_t begin = 0; begin < n; begin += grain) {
-      fn(begin, std::min(n, begin + grain), worker);
-      worker = (worker + 1) % workers;
-    }
-  }
 };
 
 std::vector<float> run(const ConvPlan& plan, const ConvShape& s, const ConvEpilogue& e, bool extras,

@@ -14,9 +14,12 @@
 
 #include "kernels/gemm/quantize_rows.h"
 #include "kernels/simd/half.h"
+#include "tests/support/serial_parallel_for.h"
 
 namespace sprun::kernels {
 namespace {
+
+using testing_support::SerialParallelFor;
 
 constexpr float kCanary = -12345.5F;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -47,19 +50,6 @@ std::vector<float> random_floats(size_t size, std::mt19937& rng, float scale = 1
   for (float& x : v) x = uniform(rng);
   return v;
 }
-
-// Runs fn over several workers one after the other, in ranges that tear rows of the grid apart.
-struct SerialParallelFor {
-  int workers;
-  template <class Fn>
-  void operator()(int64_t n, int64_t grain, const Fn& fn) const {
-    int worker = 0;
-    for (int64_t begin = 0; begin < n; begin += grain) {
-      fn(begin, std::min(n, begin + grain), worker);
-      worker = (worker + 1) % workers;
-    }
-  }
-};
 
 struct AlignedScratch {
   explicit AlignedScratch(int64_t bytes)
