@@ -120,15 +120,24 @@ ValueId Emitter::constant(const std::string& name, Tensor tensor) {
 // --- single ops
 
 std::vector<ValueId> Emitter::op_n(const char* type, const std::vector<ValueId>& inputs, int outputs, Attrs attrs) {
+  return node("", config_.opset, type, inputs, outputs, attrs);
+}
+
+ValueId Emitter::contrib_op(const char* type, const std::vector<ValueId>& inputs, Attrs attrs) {
+  return node("com.microsoft", 1, type, inputs, 1, attrs)[0];
+}
+
+std::vector<ValueId> Emitter::node(const char* domain, int version, const char* type,
+                                   const std::vector<ValueId>& inputs, int outputs, Attrs attrs) {
   if (!status_.ok()) return std::vector<ValueId>(static_cast<size_t>(outputs), graph::kNoValue);
   const std::string name = node_name(type);
   std::vector<std::string> output_names;
   for (int i = 0; i < outputs; ++i) output_names.push_back(name + "_output_" + std::to_string(i));
-  const graph::NodeId id = graph_.add_node("", type, config_.opset, inputs, output_names);
-  graph::Node& node = graph_.node(id);
-  node.name = name;
-  for (const auto& [key, value] : attrs) node.attrs.set(key, value);
-  return node.outputs;
+  const graph::NodeId id = graph_.add_node(domain, type, version, inputs, output_names);
+  graph::Node& made = graph_.node(id);
+  made.name = name;
+  for (const auto& [key, value] : attrs) made.attrs.set(key, value);
+  return made.outputs;
 }
 
 ValueId Emitter::op(const char* type, const std::vector<ValueId>& inputs, Attrs attrs) {
@@ -244,10 +253,38 @@ ValueId Emitter::matmul(const std::string& name, ValueId x, int64_t inputs, int6
   const Scope scope(*this, name);
   const std::string full = scoped("weight", '.');
   auto tensor = linear_weight(full, inputs, outputs, gain, prunable);
-  if (!tensor.ok()) return fail(tensor.status());
-  if (config_.qdq) return op("MatMul", {through_codes(x), dequantized_weight(full, *tensor, 1)});
-  if (config_.quantization != Quantization::kNone) return int8_matmul(full, x, *tensor);
-  return op("MatMul", {x, graph_.add_constant(full, std::move(*tensor))});
+  return tensor.ok() ? product_with(full, x, std::move(*tensor)) : fail(tensor.status());
+}
+
+ValueId Emitter::product_with(const std::string& full_name, ValueId x, Tensor weight) {
+  if (config_.qdq) return op("MatMul", {through_codes(x), dequantized_weight(full_name, weight, 1)});
+  if (config_.quantization != Quantization::kNone) return int8_matmul(full_name, x, weight);
+  if (config_.nbits != 0) return nbits_matmul(full_name, x, weight);
+  return op("MatMul", {x, graph_.add_constant(full_name, std::move(weight))});
+}
+
+ValueId Emitter::matmul_by_table(const std::string& name, const std::string& embedding, ValueId x, int64_t rows,
+                                 int64_t columns, float deviation) {
+  if (!status_.ok()) return graph::kNoValue;
+  const std::string table_name = scoped(embedding + "/weight", '.');
+  const Scope scope(*this, name);
+  if (config_.quantization == Quantization::kNone && config_.nbits == 0) {
+    return op("MatMul", {x, transpose(graph_.find_value(table_name), {1, 0})});
+  }
+  // Quantisers fold the transposition and store the codes of the head on their own.
+  auto table = random_tensor(config_.seed, table_name, Shape{rows, columns}, 0, deviation);
+  if (table.ok()) table = transposed(*table);
+  return table.ok() ? product_with(scoped("weight", '.'), x, std::move(*table)) : fail(table.status());
+}
+
+ValueId Emitter::nbits_matmul(const std::string& name, ValueId x, const Tensor& weight) {
+  auto w = quantize_blocks(weight, config_.nbits, config_.block);
+  if (!w.ok()) return fail(w.status());
+  const std::vector<ValueId> inputs = {x, graph_.add_constant(name + "_Q" + std::to_string(config_.nbits), w->values),
+                                       graph_.add_constant(name + "_scales", w->scale)};
+  return contrib_op("MatMulNBits", inputs,
+                    {{"K", weight.shape()[0]}, {"N", weight.shape()[1]}, {"bits", int64_t{config_.nbits}},
+                     {"block_size", config_.block}});
 }
 
 ValueId Emitter::product(ValueId a, ValueId b) {
@@ -355,10 +392,15 @@ ValueId Emitter::rms_norm(const std::string& name, ValueId x, int64_t size, floa
   const Scope scope(*this, name);
   x = cast(x, DType::kF32);
   const ValueId square = op("Pow", {x, scalar(2.0f)});
-  const ValueId mean = op("ReduceMean", {square}, {{"axes", std::vector<int64_t>{-1}}, {"keepdims", int64_t{1}}});
+  const ValueId mean = reduce_mean(square);
   const ValueId root = op("Sqrt", {op("Add", {mean, scalar(epsilon)})});
   const ValueId normed = op("Mul", {x, op("Div", {scalar(1.0f), root})});
   return op("Mul", {weight("weight", Shape{size}, 1, 0.1f), normed});
+}
+
+ValueId Emitter::reduce_mean(ValueId x) {
+  if (config_.opset >= 18) return op("ReduceMean", {x, ints({-1})}, {{"keepdims", int64_t{1}}});
+  return op("ReduceMean", {x}, {{"axes", std::vector<int64_t>{-1}}, {"keepdims", int64_t{1}}});
 }
 
 ValueId Emitter::gelu_erf(ValueId x) {
@@ -370,6 +412,7 @@ ValueId Emitter::gelu_erf(ValueId x) {
 }
 
 ValueId Emitter::gelu_tanh(ValueId x) {
+  if (config_.opset >= 20) return op("Gelu", {x}, {{"approximate", std::string("tanh")}});
   const ValueId half = op("Mul", {x, scalar(0.5f)});
   const ValueId cube = op("Mul", {op("Pow", {x, scalar(3.0f)}), scalar(0.044715f)});
   const ValueId inner = op("Mul", {op("Add", {x, cube}), scalar(0.7978845608f)});  // sqrt(2 / pi)

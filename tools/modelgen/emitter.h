@@ -73,6 +73,8 @@ class Emitter {
 
   // --- single ops
   ValueId op(const char* type, const std::vector<ValueId>& inputs, Attrs attrs = {});
+  // An op of com.microsoft.
+  ValueId contrib_op(const char* type, const std::vector<ValueId>& inputs, Attrs attrs);
   std::vector<ValueId> op_n(const char* type, const std::vector<ValueId>& inputs, int outputs, Attrs attrs = {});
   ValueId cast(ValueId x, DType dtype);
   ValueId transpose(ValueId x, const std::vector<int64_t>& perm);
@@ -96,6 +98,9 @@ class Emitter {
   // for x of deviation 1. prunable: the configured sparsity applies.
   ValueId matmul(const std::string& name, ValueId x, int64_t inputs, int64_t outputs, float gain, bool prunable = true);
   ValueId linear(const std::string& name, ValueId x, int64_t inputs, int64_t outputs, float gain, bool prunable = true);
+  // x [.., columns] times the transposed table of embedding `embedding` of this scope: a tied head.
+  ValueId matmul_by_table(const std::string& name, const std::string& embedding, ValueId x, int64_t rows,
+                          int64_t columns, float deviation);
   // A 2-d linear as Gemm; in a dynamically quantised model MatMul and Add, as the quantiser splits it.
   ValueId gemm(const std::string& name, ValueId x, int64_t inputs, int64_t outputs, float gain, bool prunable,
                bool transposed_weight);
@@ -105,6 +110,7 @@ class Emitter {
   void set_range(ValueId x, Range range) { ranges_[x] = range; }
   ValueId layer_norm(const std::string& name, ValueId x, int64_t size, float epsilon);
   ValueId rms_norm(const std::string& name, ValueId x, int64_t size, float epsilon);
+  ValueId reduce_mean(ValueId x);  // over the last axis, which stays
   ValueId gelu_erf(ValueId x);
   ValueId gelu_tanh(ValueId x);
   ValueId silu(ValueId x);
@@ -119,6 +125,11 @@ class Emitter {
   ValueId shape_of(const std::vector<Size>& sizes);
   std::string node_name(const char* type);
   ValueId fail(const Status& status);
+  std::vector<ValueId> node(const char* domain, int version, const char* type, const std::vector<ValueId>& inputs,
+                            int outputs, Attrs attrs);
+  // x times a weight [inputs, outputs] in the form that the configuration says.
+  ValueId product_with(const std::string& full_name, ValueId x, Tensor weight);
+  ValueId nbits_matmul(const std::string& name, ValueId x, const Tensor& weight);
   Result<Tensor> linear_weight(const std::string& name, int64_t inputs, int64_t outputs, float gain, bool prunable);
   // DynamicQuantizeLinear of x, shared by all its users.
   const Quantized& quantized(ValueId x);

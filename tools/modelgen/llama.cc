@@ -1,5 +1,5 @@
 // LLaMA (Touvron et al. 2023) as Hugging Face's LlamaForCausalLM exports: RMSNorm, rotary embedding by halves, grouped
-// key/value heads repeated through Expand, SwiGLU.
+// key/value heads repeated through Expand, SwiGLU or another feed-forward layer (ffn.cc).
 #include <cmath>
 #include <limits>
 
@@ -18,7 +18,7 @@ struct Rotation {
 };
 
 Rotation rotation(Emitter& e, ValueId positions) {
-  const int64_t half = e.config().hidden / e.config().heads / 2;
+  const int64_t half = e.config().size_of_head() / 2;
   auto inverse = Tensor::allocate(DType::kF32, Shape{1, 1, half});
   if (!inverse.ok()) return {graph::kNoValue, graph::kNoValue};
   for (int64_t i = 0; i < half; ++i) {
@@ -47,7 +47,7 @@ ValueId rotate(Emitter& e, ValueId x, const Rotation& r) {
 ValueId repeat_heads(Emitter& e, ValueId x, ValueId batch) {
   const Config& c = e.config();
   if (c.kv_heads == c.heads) return x;
-  const int64_t size = c.hidden / c.heads;
+  const int64_t size = c.size_of_head();
   const ValueId length = e.dim(x, 2);
   const ValueId repeated = e.expand(e.unsqueeze(x, 2), {At{batch}, c.kv_heads, c.heads / c.kv_heads, At{length}, size});
   return e.reshape(repeated, {At{batch}, c.heads, At{length}, size});
@@ -71,7 +71,7 @@ ValueId full_mask(Emitter& e, ValueId ids, ValueId attention_mask) {
 
 ValueId attention(Emitter& e, int64_t i, ValueId x, const Rotation& r, ValueId mask) {
   const Config& c = e.config();
-  const int64_t size = c.hidden / c.heads;
+  const int64_t size = c.size_of_head();
   const ValueId batch = e.dim(x, 0);
   const ValueId length = e.dim(x, 1);
   const auto project = [&](const char* name, int64_t heads) {
@@ -87,8 +87,8 @@ ValueId attention(Emitter& e, int64_t i, ValueId x, const Rotation& r, ValueId m
   const ValueId scores = e.op("Div", {product, e.scalar(std::sqrt(static_cast<float>(size)))});
   const ValueId weights = e.cast(e.softmax(e.op("Add", {scores, mask})), DType::kF32);
   const ValueId turned = e.transpose(e.op("MatMul", {weights, v}), {0, 2, 1, 3});
-  const ValueId out = e.reshape(turned, {At{batch}, At{length}, c.hidden});
-  return e.matmul("o_proj", out, c.hidden, c.hidden, 1.0f / std::sqrt(2.0f * static_cast<float>(c.layers)));
+  const ValueId out = e.reshape(turned, {At{batch}, At{length}, c.heads * size});
+  return e.matmul("o_proj", out, c.heads * size, c.hidden, 1.0f / std::sqrt(2.0f * static_cast<float>(c.layers)));
 }
 
 ValueId layer(Emitter& e, int64_t i, ValueId x, const Rotation& r, ValueId mask) {
@@ -96,10 +96,7 @@ ValueId layer(Emitter& e, int64_t i, ValueId x, const Rotation& r, ValueId mask)
   const ValueId normed = e.rms_norm("input_layernorm", x, c.hidden, kEpsilon);
   const ValueId attended = e.op("Add", {x, attention(e, i, normed, r, mask)});
   const ValueId inner = e.rms_norm("post_attention_layernorm", attended, c.hidden, kEpsilon);
-  const ValueId gate = e.silu(e.matmul("gate_proj", inner, c.hidden, c.ffn, 1.0f));
-  const ValueId hidden = e.op("Mul", {gate, e.matmul("up_proj", inner, c.hidden, c.ffn, 1.0f)});
-  const float gain = 2.0f / std::sqrt(2.0f * static_cast<float>(c.layers));
-  return e.op("Add", {attended, e.matmul("down_proj", hidden, c.ffn, c.hidden, gain)});
+  return e.op("Add", {attended, feed_forward(e, inner)});
 }
 }  // namespace
 
@@ -110,7 +107,10 @@ void emit_llama(Emitter& e) {
   const ValueId mask_input = e.input(
       "attention_mask", DType::kS64, {"batch_size", c.past ? "past_sequence_length + sequence_length" : "sequence_length"});
   const ValueId positions = e.input("position_ids", DType::kS64, text);
-  ValueId x = e.embedding("embed_tokens", ids, c.vocab, c.hidden, 1.0f);
+  const float root = std::sqrt(static_cast<float>(c.hidden));
+  const float deviation = c.tied ? 1.0f / root : 1.0f;
+  ValueId x = e.embedding("embed_tokens", ids, c.vocab, c.hidden, deviation);
+  if (c.tied) x = e.op("Mul", {x, e.scalar(root)});
   const ValueId mask = full_mask(e, ids, mask_input);
   const Rotation r = rotation(e, positions);
   for (int64_t i = 0; i < c.layers; ++i) {
@@ -118,8 +118,9 @@ void emit_llama(Emitter& e) {
     x = layer(e, i, x, r, mask);
   }
   const ValueId normed = e.rms_norm("norm", x, c.hidden, kEpsilon);
-  e.output_first(e.matmul("lm_head", normed, c.hidden, c.vocab, 1.0f, false), "logits",
-                 {"batch_size", "sequence_length", c.vocab});
+  const ValueId logits = c.tied ? e.matmul_by_table("lm_head", "embed_tokens", normed, c.vocab, c.hidden, deviation)
+                                : e.matmul("lm_head", normed, c.hidden, c.vocab, 1.0f, false);
+  e.output_first(logits, "logits", {"batch_size", "sequence_length", c.vocab});
 }
 
 }  // namespace sprun::modelgen

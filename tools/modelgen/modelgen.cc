@@ -16,7 +16,7 @@ ValueId join_past(Emitter& e, int64_t layer, const char* name, ValueId x) {
   const Config& c = e.config();
   if (!c.past) return x;
   const std::string suffix = std::to_string(layer) + "." + name;
-  const int64_t head_size = c.hidden / c.heads;
+  const int64_t head_size = c.size_of_head();
   const ValueId past = e.input("past_key_values." + suffix, DType::kF32,
                                {"batch_size", c.kv_heads, "past_sequence_length", head_size});
   const ValueId joined = e.concat({past, x}, -2);

@@ -7,9 +7,9 @@
 // Inputs and outputs, with B batch, S sequence and P cache length as symbols:
 //   BERT   input_ids, attention_mask, token_type_ids s64 [B, S] -> last_hidden_state f32 [B, S, hidden],
 //          pooler_output [B, hidden], or with labels: logits [B, labels]
-//   GPT-2, LLaMA
+//   GPT-2, LLaMA with every feed-forward layer (Spark, statistical top-k, ReGLU, ..)
 //          input_ids, position_ids s64 [B, S], attention_mask s64 [B, P + S] -> logits f32 [B, S, vocab];
-//          with a cache also past_key_values.I.{key,value} f32 [B, kv_heads, P, head_size] -> present.I.{key,value}
+//          with a cache also past_key_values.I.{key,value} f32 [B, kv_heads, P, head_size] -> present.I.{key,value}, heads of size size_of_head()
 //   ViT    pixel_values f32 [B, channels, image, image] -> logits f32 [B, labels]
 #pragma once
 

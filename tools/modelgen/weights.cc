@@ -154,4 +154,33 @@ Result<QuantizedWeight> quantize_weight(const Tensor& weight, Quantization type,
   return type == Quantization::kU8 ? quantize<uint8_t>(weight, per_channel) : quantize<int8_t>(weight, per_channel);
 }
 
+Result<QuantizedWeight> quantize_blocks(const Tensor& weight, int bits, int64_t block) {
+  const int64_t inputs = weight.shape()[0], outputs = weight.shape()[1], blocks = (inputs + block - 1) / block;
+  const int64_t block_bytes = block * bits / 8;
+  const float* w = weight.as<float>();
+  const int zero = 1 << (bits - 1);
+  QuantizedWeight q;
+  SPRUN_ASSIGN(q.values, Tensor::allocate(DType::kU8, Shape{outputs, blocks, block_bytes}));
+  SPRUN_ASSIGN(q.scale, Tensor::allocate(DType::kF32, Shape{outputs * blocks}));
+  auto* values = q.values.mutable_view().as<uint8_t>();
+  std::fill_n(values, q.values.num_elements(), uint8_t{0});
+  const auto quantise_block = [&](int64_t n, int64_t b) {
+    const int64_t begin = b * block, end = std::min(begin + block, inputs);
+    float largest = 0;
+    for (int64_t k = begin; k < end; ++k) largest = std::max(largest, std::abs(w[k * outputs + n]));
+    const float scale = largest > 0 ? largest / static_cast<float>(zero - 1) : 1.0f;
+    q.scale.mutable_view().as<float>()[n * blocks + b] = scale;
+    uint8_t* codes = values + (n * blocks + b) * block_bytes;
+    for (int64_t k = begin; k < end; ++k) {
+      const int code = static_cast<int>(std::nearbyint(w[k * outputs + n] / scale)) + zero;
+      const int64_t at = (k - begin) * bits / 8;
+      codes[at] = static_cast<uint8_t>(codes[at] | code << ((k - begin) * bits % 8));
+    }
+  };
+  for (int64_t n = 0; n < outputs; ++n) {
+    for (int64_t b = 0; b < blocks; ++b) quantise_block(n, b);
+  }
+  return q;
+}
+
 }  // namespace sprun::modelgen

@@ -25,4 +25,10 @@ struct QuantizedWeight {
 // always holds zero. Weight [K, N]; channels are columns.
 Result<QuantizedWeight> quantize_weight(const Tensor& weight, Quantization type, bool per_channel);
 
+
+// As com.microsoft MatMulNBits stores it, bits 4 or 8: w ~ (code - 2^(bits-1)) * scale, one scale for `block` inputs of
+// an output. values uint8 [N, ceil(K / block), block * bits / 8], two 4-bit codes in a byte, the first one low; scale
+// [N * ceil(K / block)]. No zero point. Weight [K, N].
+Result<QuantizedWeight> quantize_blocks(const Tensor& weight, int bits, int64_t block);
+
 }  // namespace sprun::modelgen

@@ -103,6 +103,66 @@ TEST(Modelgen, CacheHasTheNamesOfOptimum) {
   EXPECT_EQ(without->outputs().size(), 1u);
 }
 
+TEST(Modelgen, EveryFeedForwardLayerIsAValidModelOfSupportedOps) {
+  const std::string path = testing::TempDir() + "sprun_modelgen_ffn.onnx";
+  for (const char* kind : {"swiglu", "geglu", "reglu", "relu", "topk", "spark"}) {
+    for (int opset : {13, 17, 18, 20}) {
+      Config config = *preset("spark-mini");
+      config.ffn_kind = *parse_ffn(kind);
+      config.opset = opset;
+      config.tied = opset != 20;
+      config.nbits = opset == 18 ? 8 : opset == 17 ? 4 : 0;
+      config.quantization = opset == 13 ? Quantization::kS8 : Quantization::kNone;
+      const auto graph = generate(config);
+      ASSERT_TRUE(graph.ok()) << graph.status().message();
+      ASSERT_TRUE(graph::write_onnx(*graph, path).ok());
+      const auto model = graph::read_onnx(path);
+      ASSERT_TRUE(model.ok()) << model.status().message();
+      EXPECT_EQ(model->opsets.contains("com.microsoft"), config.nbits != 0);
+      const Status supported = graph::unsupported_status(*model);
+      EXPECT_TRUE(supported.ok()) << kind << ": " << supported.message();
+    }
+  }
+  std::filesystem::remove(path);
+}
+
+TEST(Modelgen, SizesOfDecoders) {
+  const Config mini = *preset("spark-mini");
+  const auto graph = generate(mini);
+  ASSERT_TRUE(graph.ok()) << graph.status().message();
+  const auto shape = [&](const char* name) { return graph->constant(graph->find_value(name))->shape(); };
+  EXPECT_EQ(shape("layers.1.score_proj.weight"), (Shape{48, 384}));
+  EXPECT_EQ(shape("layers.1.value_proj.weight"), (Shape{48, 384}));
+  EXPECT_EQ(shape("layers.1.down_proj.weight"), (Shape{384, 96}));
+  EXPECT_EQ(shape("layers.1.q_proj.weight"), (Shape{96, 64}));  // 4 heads of 16
+  EXPECT_EQ(shape("layers.1.v_proj.weight"), (Shape{96, 32}));
+  EXPECT_EQ(shape("lm_head.weight"), (Shape{96, 256}));
+  const auto weights = [](const std::string& name) {
+    const Config c = *preset(name);
+    return c.hidden * c.ffn * (c.ffn_kind == Ffn::kSpark ? 2 : 3);
+  };
+  EXPECT_EQ(weights("spark-2b"), weights("spark-2b-dense"));
+  EXPECT_EQ(weights("spark-mini"), weights("spark-mini-dense"));
+}
+
+TEST(Modelgen, BlockCodesApproximateTheWeight) {
+  const Tensor weight = *random_tensor(1, "w", Shape{70, 5}, 0, 1);  // [inputs, outputs], the last block is short
+  for (int bits : {4, 8}) {
+    const auto q = quantize_blocks(weight, bits, 32);
+    ASSERT_TRUE(q.ok());
+    EXPECT_EQ(q->values.shape(), (Shape{5, 3, 32 * bits / 8}));
+    for (int64_t n = 0; n < 5; ++n) {
+      for (int64_t k = 0; k < 70; ++k) {
+        const int64_t block = n * 3 + k / 32, at = k % 32;
+        const int byte = q->values.as<uint8_t>()[(block * 32 + at) * bits / 8];
+        const int code = bits == 8 ? byte : at % 2 == 0 ? byte & 15 : byte >> 4;
+        const float scale = q->scale.as<float>()[block];
+        EXPECT_NEAR(static_cast<float>(code - (1 << (bits - 1))) * scale, weight.as<float>()[k * 5 + n], scale * 0.51f);
+      }
+    }
+  }
+}
+
 TEST(Modelgen, WeightsDependOnSeedAndNameOnly) {
   const auto weight = [](uint64_t seed, int64_t layers) {
     Config config = small("bert-mini");
@@ -207,7 +267,13 @@ TEST(Modelgen, RefusesWhatMakesNoModel) {
   EXPECT_TRUE(refused([](Config& c) { c.hidden = 255; }));
   EXPECT_TRUE(refused([](Config& c) { c.heads = 0; }));
   EXPECT_TRUE(refused([](Config& c) { c.kv_heads = 2; }));
-  EXPECT_TRUE(refused([](Config& c) { c.opset = 18; }));
+  EXPECT_TRUE(refused([](Config& c) { c.opset = 21; }));
+  EXPECT_TRUE(refused([](Config& c) { c.nbits = 3; }));
+  EXPECT_TRUE(refused([](Config& c) { c.ffn_kind = Ffn::kGeGlu; }));
+  EXPECT_TRUE(refused([](Config& c) { c = *preset("spark-mini"), c.active = 0; }));
+  EXPECT_TRUE(refused([](Config& c) { c = *preset("spark-mini"), c.score_inputs = c.hidden; }));
+  EXPECT_TRUE(refused([](Config& c) { c = *preset("spark-mini"), c.head_size = 15; }));
+  EXPECT_EQ(parse_ffn("mlp").status().code(), Code::kUsage);
   EXPECT_TRUE(refused([](Config& c) { c.sparsity = 1; }));
   EXPECT_TRUE(refused([](Config& c) { c.past = true; }));
   EXPECT_TRUE(refused([](Config& c) { c.ffn = int64_t{1} << 40; }));
