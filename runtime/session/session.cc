@@ -4,6 +4,7 @@
 #include <list>
 
 #include "runtime/base/thread_pool.h"
+#include "runtime/generate/generator.h"
 #include "runtime/session/executor.h"
 #include "runtime/session/model_impl.h"
 
@@ -122,12 +123,15 @@ struct Session::Impl {
     }
     SPRUN_TRY(check_symbols(shared().inputs, inputs));
     SPRUN_ASSIGN(auto plan, build_plan());
-    const ExecutionEnv env{.pool = &pool, .packed = &shared().packed, .precision = shared().options.precision,
-                           .sparse = shared().options.sparse};
-    SPRUN_ASSIGN(auto executor, Executor::create(std::move(plan), env));
+    SPRUN_ASSIGN(auto executor, Executor::create(std::move(plan), execution_env()));
     executors.push_front(std::move(executor));
     if (executors.size() > kMaxExecutors) executors.pop_back();
     return {};
+  }
+
+  ExecutionEnv execution_env() {
+    return {.pool = &pool, .packed = &shared().packed, .precision = shared().options.precision,
+            .sparse = shared().options.sparse};
   }
 
   // Shapes that contradict the graph are the input's fault here: the same model runs with others.
@@ -155,6 +159,7 @@ struct Session::Impl {
   std::vector<ConstTensorView> inputs;  // as bound; undefined dtype: not bound
   std::vector<TensorView> outputs;      // data null: not bound
   std::list<std::unique_ptr<Executor>> executors;  // most recently used first
+  std::unique_ptr<Generator> generator;            // made by the first generate()
   bool has_run = false;
   bool profiling = false;
   std::vector<StepProfile> profile;
@@ -225,6 +230,17 @@ Result<std::vector<NamedTensor>> Session::run(std::span<const NamedTensor> input
     outputs.push_back({spec.name, std::move(copy)});
   }
   return outputs;
+}
+
+Result<GenerateResult> Session::generate(std::span<const int64_t> prompt, const GenerateOptions& options,
+                                         const TokenSink& sink) {
+  if (impl_->generator == nullptr) {
+    const DecoderEnv env{&impl_->shared(), &impl_->pool, impl_->execution_env()};
+    SPRUN_ASSIGN(impl_->generator, Generator::create(*impl_->model, env));
+  }
+  Result<GenerateResult> result = GenerateResult{};
+  impl_->pool.enter([&] { result = impl_->generator->run(prompt, options, sink); });
+  return result;
 }
 
 int64_t Session::arena_bytes() const {

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "sprun/export.h"
+#include "sprun/generate.h"
 #include "sprun/model.h"
 #include "sprun/tensor.h"
 
@@ -64,6 +65,14 @@ class SPRUN_API Session {
 
   // Convenience: binds all inputs, runs and copies the outputs.
   Result<std::vector<NamedTensor>> run(std::span<const NamedTensor> inputs, const RunOptions& options = {});
+
+  // Continues the token sequence `prompt` with a decoder model: inputs input_ids and optionally attention_mask,
+  // position_ids and past states, outputs logits and present states, named as exporters do. Each new token goes to `sink`
+  // (may be empty) on the thread of the call. Bindings of inputs and outputs are neither used nor changed.
+  // kUsage: the model is no decoder (says why), bad options; kBadInput: token outside the vocabulary, sequence longer than
+  // the model's context, logits that are NaN; kCancelled: stop or deadline, at the latest after the current step.
+  Result<GenerateResult> generate(std::span<const int64_t> prompt, const GenerateOptions& options = {},
+                                  const TokenSink& sink = {});
 
   // Bytes of working memory for the shapes of the last run.
   int64_t arena_bytes() const;

@@ -3,6 +3,7 @@
 
 #include "sprun/dtype.h"
 #include "sprun/export.h"
+#include "sprun/generate.h"
 #include "sprun/model.h"
 #include "sprun/session.h"
 #include "sprun/shape.h"

@@ -1,0 +1,124 @@
+#include "runtime/generate/generator.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+namespace sprun {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double milliseconds(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+RunOptions run_options(const GenerateOptions& options) { return {.stop = options.stop, .deadline = options.deadline}; }
+
+// The index of the largest logit, the lowest of equals. kBadInput naming the first NaN.
+Result<int64_t> pick_greedy(const ConstTensorView& logits) {
+  const float* x = logits.as<float>();
+  int64_t best = 0;
+  for (int64_t i = 0; i < logits.num_elements(); ++i) {
+    if (std::isnan(x[i])) return Status(Code::kBadInput, "logit " + std::to_string(i) + " is NaN");
+    if (x[i] > x[best]) best = i;
+  }
+  return best;
+}
+
+}  // namespace
+
+std::string_view kv_type_name(KvType type) {
+  switch (type) {
+    case KvType::kF32: return "f32";
+    case KvType::kBf16: return "bf16";
+    case KvType::kInt8: return "int8";
+  }
+  return "unknown";
+}
+
+Result<KvType> parse_kv_type(std::string_view name) {
+  for (const KvType type : {KvType::kF32, KvType::kBf16, KvType::kInt8}) {
+    if (name == kv_type_name(type)) return type;
+  }
+  return Status(Code::kUsage, "unknown type of the key and value cache '" + std::string(name) +
+                                  "', expected f32, bf16 or int8");
+}
+
+Result<std::unique_ptr<Generator>> Generator::create(const Model& model, const DecoderEnv& env) {
+  SPRUN_ASSIGN(DecoderIo io, DecoderIo::describe(model));
+  return std::unique_ptr<Generator>(new Generator(std::move(io), env));
+}
+
+Status Generator::check(std::span<const int64_t> prompt, const GenerateOptions& options) const {
+  if (prompt.empty()) return {Code::kUsage, "the prompt has no token, expected at least one"};
+  if (options.max_new_tokens < 1) {
+    return {Code::kUsage, "max_new_tokens is " + std::to_string(options.max_new_tokens) + ", expected at least 1"};
+  }
+  if (options.prefill_chunk < 1) {
+    return {Code::kUsage, "prefill_chunk is " + std::to_string(options.prefill_chunk) + ", expected at least 1"};
+  }
+  for (size_t i = 0; i < prompt.size(); ++i) {
+    if (prompt[i] >= 0 && (io_.vocabulary < 0 || prompt[i] < io_.vocabulary)) continue;
+    return {Code::kBadInput, "token " + std::to_string(i) + " of the prompt is " + std::to_string(prompt[i]) +
+                                 (io_.vocabulary < 0 ? ", expected 0 or more"
+                                                     : ", expected 0 to " + std::to_string(io_.vocabulary - 1))};
+  }
+  return {};
+}
+
+Status Generator::open(int64_t, const GenerateOptions&) {
+  decoder_ = make_replay_decoder(io_, env_);
+  return {};
+}
+
+Result<ConstTensorView> Generator::prefill(std::span<const int64_t> prompt, const GenerateOptions& options) {
+  ConstTensorView logits;
+  const auto chunk = static_cast<size_t>(options.prefill_chunk);
+  for (size_t at = 0; at < prompt.size(); at += chunk) {
+    SPRUN_ASSIGN(logits, decoder_->append(prompt.subspan(at, std::min(chunk, prompt.size() - at)), run_options(options)));
+  }
+  return logits;
+}
+
+Status Generator::decode(ConstTensorView logits, std::span<const int64_t>, const GenerateOptions& options,
+                         const TokenSink& sink, GenerateResult& result) {
+  for (;;) {
+    SPRUN_ASSIGN(const int64_t token, pick_greedy(logits));
+    result.tokens.push_back(token);
+    if (sink && !sink(token)) {
+      result.finish = FinishReason::kSink;
+      return {};
+    }
+    if (std::find(options.stop_tokens.begin(), options.stop_tokens.end(), token) != options.stop_tokens.end()) {
+      result.finish = FinishReason::kStopToken;
+      return {};
+    }
+    if (static_cast<int64_t>(result.tokens.size()) == options.max_new_tokens) return {};
+    SPRUN_ASSIGN(logits, decoder_->append(std::span(&token, 1), run_options(options)));
+  }
+}
+
+Result<GenerateResult> Generator::run(std::span<const int64_t> prompt, const GenerateOptions& options,
+                                      const TokenSink& sink) {
+  SPRUN_TRY(check(prompt, options));
+  const auto begin = Clock::now();
+  const auto prompt_tokens = static_cast<int64_t>(prompt.size());
+  SPRUN_TRY(open(prompt_tokens + options.max_new_tokens, options));
+  const auto start = Clock::now();
+  GenerateResult result;
+  SPRUN_ASSIGN(const ConstTensorView logits, prefill(prompt, options));
+  const auto first = Clock::now();
+  SPRUN_TRY(decode(logits, prompt, options, sink, result));
+  result.prompt_tokens = prompt_tokens;
+  result.setup_ms = milliseconds(begin, start);
+  result.prefill_ms = milliseconds(start, first);
+  result.decode_ms = milliseconds(first, Clock::now());
+  result.kv_bytes = decoder_->kv_bytes();
+  result.why_not = why_not_cached_;
+  result.cached = why_not_cached_.empty();
+  return result;
+}
+
+}  // namespace sprun
