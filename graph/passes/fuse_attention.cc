@@ -1,7 +1,7 @@
 // Attention as exporters spell it becomes one sprun.Attention, which never stores the score matrix:
-//   out = softmax(scale * Q K^T + mask) V,   Q [B,H,S,D], K [B,H,T,D], V [B,H,T,Dv]
+//   out = softmax(cap(scale * Q K^T) + mask) V,   Q [B,H,S,D], K [B,H,T,D], V [B,H,T,Dv]
 // Read through on the way: the transposes from and to [B,S,H,D] (the kernel reads strides), scalar factors on Q, K or the
-// scores, an additive mask, a Where mask, and the Unsqueeze-Expand-Reshape that repeats key/value heads (GQA).
+// scores, the soft cap c * tanh(x / c) of Gemma, an additive mask, a Where mask, and the Unsqueeze-Expand-Reshape that repeats key/value heads (GQA).
 // In Q/DQ form, with Q, K, the softmax's result and V all dequantised from codes, it becomes one sprun.AttentionInt8 with
 // the graph's scales, and takes in a QuantizeLinear of its result. Plan stage: shapes tell what is a head.
 #include <algorithm>
@@ -148,6 +148,7 @@ Operand read_transposed_heads(const Graph& graph, ValueId v, bool in_codes) {
 struct Match {
   Operand q, k, v;
   double scale = 1;
+  double softcap = 0;
   int64_t head_dim = 0;
   std::vector<ValueId> masks;  // additive
 };
@@ -205,7 +206,7 @@ bool is_mask_for(const Graph& graph, ValueId v, const Shape& scores) {
 std::optional<Match> match_scores(Graph& graph, ValueId v, bool in_codes, PassContext& ctx) {
   const Shape scores = *shape_of(graph, v);
   Match match;
-  for (int depth = 0; depth < 6; ++depth) {
+  for (int depth = 0; depth < 7; ++depth) {
     // A factor outside a mask would scale the mask too: only passed over before any mask was met.
     if (match.masks.empty() || producer_is(graph, v, "Mul") || producer_is(graph, v, "Div")) {
       double factor = 1;
@@ -225,12 +226,19 @@ std::optional<Match> match_scores(Graph& graph, ValueId v, bool in_codes, PassCo
       return match;
     }
     ValueId next = kNoValue;
-    if (const Node* add = producer_is(graph, v, "Add")) {
+    if (const Node* tanh = producer_is(graph, v, "Tanh")) {
+      // o * tanh(f * Q K^T) is the cap at o of (o * f) * Q K^T.
+      if (match.softcap != 0 || match.scale <= 0) return std::nullopt;
+      match.softcap = match.scale;
+      next = tanh->inputs[0];
+    } else if (match.softcap != 0 && !producer_is(graph, v, "Mul") && !producer_is(graph, v, "Div")) {
+      return std::nullopt;  // a mask inside the cap
+    } else if (const Node* add = producer_is(graph, v, "Add")) {
       // The mask is the summand that does not lead to the product; a full-size one can be either.
       const auto leads_on = [&](ValueId i) {
         double factor = 1;
         const Node* node = graph.producer(skip_scalars(graph, i, factor));
-        return node && (node->is("MatMul") || node->is("Add") || node->is("Where")) && shape_of(graph, i) &&
+        return node && (node->is("MatMul") || node->is("Add") || node->is("Where") || node->is("Tanh")) && shape_of(graph, i) &&
                *shape_of(graph, i) == scores;
       };
       ValueId mask = kNoValue;
@@ -334,6 +342,7 @@ NodeId make_attention(Graph& graph, const Match& match, const Operand& v, Result
   attrs.set("kv_num_heads", v.heads);
   attrs.set("head_dim", match.head_dim);
   attrs.set("scale", static_cast<float>(match.scale));
+  if (match.softcap != 0) attrs.set("softcap", static_cast<float>(match.softcap));
   attrs.set("q_layout", match.q.layout);
   attrs.set("k_layout", match.k.layout);
   attrs.set("v_layout", v.layout);
@@ -379,7 +388,7 @@ bool fuse_at(Graph& graph, NodeId n, PassContext& ctx) {
     return false;
   }
   if (in_codes) {
-    if (match->q.codes && match->k.codes && v.codes) {
+    if (match->q.codes && match->k.codes && v.codes && match->softcap == 0) {
       fuse_int8(graph, out, *match, v, *p.codes);
       return true;
     }

@@ -21,12 +21,16 @@ class ThreadPool;
 
 namespace sprun::graph {
 
+struct KvCacheSpec;
+
 enum class PassStage : uint8_t { kLoad, kPlan, kBoth };
 
 struct PassContext {
   PassStage stage = PassStage::kLoad;  // kLoad or kPlan: what is running now
   Precision precision = Precision::kF32;
   ThreadPool* pool = nullptr;
+  // Set when a plan is made for steps that keep keys and values in place.
+  const KvCacheSpec* kv_cache = nullptr;
   // Folded constants above this size stay computed when running.
   int64_t max_folded_bytes = int64_t{64} << 20;
   // Why a fusion did not fire where it was meant to: "fuse_attention: 'layer.0/MatMul': mask has rank 5".

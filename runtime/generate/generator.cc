@@ -8,6 +8,8 @@ namespace sprun {
 
 namespace {
 
+constexpr int64_t kFewestTokens = 16;  // of a cache
+
 using Clock = std::chrono::steady_clock;
 
 double milliseconds(Clock::time_point from, Clock::time_point to) {
@@ -68,14 +70,44 @@ Status Generator::check(std::span<const int64_t> prompt, const GenerateOptions& 
   return {};
 }
 
-Status Generator::open(int64_t, const GenerateOptions&) {
+Status Generator::open(int64_t prompt_tokens, const GenerateOptions& options) {
+  const int64_t capacity = prompt_tokens + options.max_new_tokens;
+  const bool fits = decoder_ && decoder_->capacity() >= capacity && kv_type_ == options.kv_type;
+  if (fits) decoder_->restart();
+  const Status status = fits ? Status() : open_cached(capacity, options.kv_type);
+  const Status ready = status.ok() ? prepare_prefill(prompt_tokens, options) : status;
+  if (ready.code() != Code::kUsage) return ready;
+  why_not_cached_ = ready.message();
   decoder_ = make_replay_decoder(io_, env_);
   return {};
 }
 
+Status Generator::open_cached(int64_t capacity, KvType kv_type) {
+  kv_type_ = kv_type;
+  // Two positions have to differ for the analysis of the graph to tell what depends on them.
+  auto made = make_cached_decoder(io_, env_, std::max(capacity, kFewestTokens), kv_type);
+  if (!made.ok() && made.status().code() == Code::kBadInput && capacity < kFewestTokens) {
+    return {Code::kUsage, "the model takes too few tokens for a cache"};
+  }
+  SPRUN_ASSIGN(decoder_, std::move(made));
+  why_not_cached_.clear();
+  return {};
+}
+
+int64_t Generator::chunk_size(const GenerateOptions& options) const {
+  return io_.fixed_tokens > 0 ? io_.fixed_tokens : options.prefill_chunk;
+}
+
+Status Generator::prepare_prefill(int64_t tokens, const GenerateOptions& options) {
+  const int64_t chunk = chunk_size(options);
+  if (tokens >= chunk) SPRUN_TRY(decoder_->prepare(chunk));
+  const int64_t rest = tokens % chunk;
+  return rest > 0 ? decoder_->prepare(rest) : Status();
+}
+
 Result<ConstTensorView> Generator::prefill(std::span<const int64_t> prompt, const GenerateOptions& options) {
   ConstTensorView logits;
-  const auto chunk = static_cast<size_t>(options.prefill_chunk);
+  const auto chunk = static_cast<size_t>(chunk_size(options));
   for (size_t at = 0; at < prompt.size(); at += chunk) {
     SPRUN_ASSIGN(logits, decoder_->append(prompt.subspan(at, std::min(chunk, prompt.size() - at)), run_options(options)));
   }
@@ -105,7 +137,7 @@ Result<GenerateResult> Generator::run(std::span<const int64_t> prompt, const Gen
   SPRUN_TRY(check(prompt, options));
   const auto begin = Clock::now();
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
-  SPRUN_TRY(open(prompt_tokens + options.max_new_tokens, options));
+  SPRUN_TRY(open(prompt_tokens, options));
   const auto start = Clock::now();
   GenerateResult result;
   SPRUN_ASSIGN(const ConstTensorView logits, prefill(prompt, options));

@@ -19,8 +19,11 @@ class Generator {
  private:
   Generator(DecoderIo io, const DecoderEnv& env) : io_(std::move(io)), env_(env) {}
   Status check(std::span<const int64_t> prompt, const GenerateOptions& options) const;
-  // The decoder for a sequence of at most `capacity` tokens, empty.
-  Status open(int64_t capacity, const GenerateOptions& options);
+  // An empty decoder with all that the prompt and the tokens after it need.
+  Status open(int64_t prompt_tokens, const GenerateOptions& options);
+  Status open_cached(int64_t capacity, KvType kv_type);
+  int64_t chunk_size(const GenerateOptions& options) const;
+  Status prepare_prefill(int64_t tokens, const GenerateOptions& options);
   Result<ConstTensorView> prefill(std::span<const int64_t> prompt, const GenerateOptions& options);
   // Picks tokens from `logits` on until something ends the generation.
   Status decode(ConstTensorView logits, std::span<const int64_t> prompt, const GenerateOptions& options, const TokenSink& sink,
@@ -29,6 +32,7 @@ class Generator {
   DecoderIo io_;
   DecoderEnv env_;
   std::unique_ptr<TokenDecoder> decoder_;
+  KvType kv_type_ = KvType::kF32;  // of decoder_
   std::string why_not_cached_;
 };
 

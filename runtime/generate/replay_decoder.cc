@@ -1,5 +1,6 @@
 // Runs any decoder graph as its file says: the states of a step are the outputs of the step before, a graph without states
 // gets the whole sequence again. Every length is a shape of its own, so each step plans anew; weights are packed once.
+#include <limits>
 #include <utility>
 
 #include "runtime/generate/token_decoder.h"
@@ -25,6 +26,13 @@ class ReplayDecoder : public TokenDecoder {
   }
 
   Status prepare(int64_t) override { return {}; }
+
+  void restart() override {
+    length_ = 0;
+    sequence_.clear();
+    states_.clear();
+  }
+  int64_t capacity() const override { return std::numeric_limits<int64_t>::max(); }
 
   int64_t kv_bytes() const override {
     int64_t total = 0;

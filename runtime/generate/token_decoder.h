@@ -23,6 +23,10 @@ class TokenDecoder {
   // Makes ready what append() of this many ids needs, so that its time is the model's alone.
   virtual Status prepare(int64_t tokens) = 0;
   virtual int64_t kv_bytes() const = 0;
+  // Forgets the sequence; memory and plans stay.
+  virtual void restart() = 0;
+  // Most tokens of a sequence.
+  virtual int64_t capacity() const = 0;
   int64_t length() const { return length_; }
 
  protected:
@@ -39,5 +43,8 @@ struct DecoderEnv {
 Result<ConstTensorView> last_logits(const ConstTensorView& logits);
 
 std::unique_ptr<TokenDecoder> make_replay_decoder(const DecoderIo& io, const DecoderEnv& env);
+// kUsage with the reason where the graph does not allow it; kBadInput if the model does not take `capacity` tokens.
+Result<std::unique_ptr<TokenDecoder>> make_cached_decoder(const DecoderIo& io, const DecoderEnv& env, int64_t capacity,
+                                                          KvType kv_type);
 
 }  // namespace sprun

@@ -55,6 +55,7 @@ struct PlanOptions {
   Precision precision = Precision::kF32;
   SparseMode sparse = SparseMode::kAuto;
   std::span<const std::string> disabled_passes = {};
+  const graph::KvCacheSpec* kv_cache = nullptr;  // keys and values stay in place: see graph/passes/kv_cache.h
 };
 
 class Plan {

@@ -131,6 +131,11 @@ std::string plan_key(std::span<const ConstTensorView> inputs, int threads) {
 }
 }  // namespace
 
+PlanOptions Model::Impl::plan_options(const ThreadPool& pool) const {
+  return {.num_threads = pool.num_threads(), .precision = options.precision, .sparse = options.sparse,
+          .disabled_passes = options.disabled_passes};
+}
+
 Result<std::shared_ptr<const Plan>> Model::Impl::plan_for(std::span<const ConstTensorView> input_views,
                                                           ThreadPool& pool) const {
   const std::string key = plan_key(input_views, pool.num_threads());
@@ -140,9 +145,7 @@ Result<std::shared_ptr<const Plan>> Model::Impl::plan_for(std::span<const ConstT
     plans.splice(plans.begin(), plans, found);
     return found->second;
   }
-  const PlanOptions plan_options{
-      .num_threads = pool.num_threads(), .precision = options.precision, .sparse = options.sparse, .disabled_passes = options.disabled_passes};
-  SPRUN_ASSIGN(auto plan, Plan::build(*onnx.graph, input_views, plan_options, pool, packed));
+  SPRUN_ASSIGN(auto plan, Plan::build(*onnx.graph, input_views, plan_options(pool), pool, packed));
   plans.emplace_front(key, plan);
   while (plans.size() > static_cast<size_t>(std::max(1, options.max_plans))) plans.pop_back();
   return plan;

@@ -28,6 +28,9 @@ struct Model::Impl {
   // need different new plans wait for each other.
   Result<std::shared_ptr<const Plan>> plan_for(std::span<const ConstTensorView> inputs, ThreadPool& pool) const;
 
+  const graph::Graph& onnx_graph() const { return *onnx.graph; }
+  PlanOptions plan_options(const ThreadPool& pool) const;
+
   mutable PackedCache packed;
   mutable std::mutex plans_mutex;
   mutable std::list<std::pair<std::string, std::shared_ptr<const Plan>>> plans;  // most recently used first

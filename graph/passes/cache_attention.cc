@@ -1,0 +1,212 @@
+// Attention over [past keys; new keys] becomes attention over a cache that the session owns:
+//
+//   K = Concat(past_k, k), V = Concat(past_v, v), sprun.Attention(q, K, V, mask)   ->
+//   sprun.CachedAttention(q, k, v, cache_k, cache_v, position)
+//
+// The new op stores k and v behind the tokens the cache holds and attends to all of them, so nothing is copied from step to
+// step and no shape depends on the number of tokens. That is the same only if the mask hides just what lies after a
+// token, or also what lies before a window: it is a constant here, and its elements are looked at. Plan stage, and only when
+// PassContext::kv_cache is set.
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "graph/ir/pattern.h"
+#include "graph/ops/op.h"
+#include "graph/passes/kv_cache.h"
+#include "graph/passes/pass.h"
+
+namespace sprun::graph {
+
+namespace {
+
+using Slot = KvCacheSpec::Slot;
+
+bool is_permutation(const Node& node, std::initializer_list<int64_t> perm) {
+  return node.attrs.get_ints("perm") == std::vector<int64_t>(perm);
+}
+
+// Which part of a leading axis of two `node` cuts out as its output v; -1 if it does something else.
+int leading_part(const Graph& graph, const Node& node, ValueId v) {
+  if (node.is("Gather") && node.attrs.get_int("axis", 0) == 0) {
+    const auto index = scalar_constant(graph, node.inputs[1]);
+    return index && (*index == 0 || *index == 1) ? static_cast<int>(*index) : -1;
+  }
+  if (node.is("Split") && node.attrs.get_int("axis", 0) == 0 && node.outputs.size() == 2) {
+    return node.outputs[0] == v ? 0 : 1;
+  }
+  if (!node.is("Slice") || node.inputs.size() < 3) return -1;
+  const auto start = scalar_constant(graph, node.inputs[1]);
+  const auto axis = node.input(3) == kNoValue ? std::optional<double>(0.0) : scalar_constant(graph, node.inputs[3]);
+  const bool one = graph.value(v).shape && graph.value(v).shape->rank() == 5 && (*graph.value(v).shape)[0] == 1;
+  return one && start && axis && *axis == 0 && (*start == 0 || *start == 1) ? static_cast<int>(*start) : -1;
+}
+
+// The transpose from [1, heads, tokens, dim] to a layout.
+bool leads_to(const Node& transpose, std::string_view layout) {
+  return layout == "bhds" ? is_permutation(transpose, {0, 1, 3, 2})
+                          : layout == "bshd" && is_permutation(transpose, {0, 2, 1, 3});
+}
+
+// Follows v, the past as the graph concatenates it in `layout`, back to a state input.
+const Slot* find_slot(const Graph& graph, ValueId v, std::string_view layout, const KvCacheSpec& spec) {
+  int part = -1;
+  for (int depth = 0; depth < 8; ++depth) {
+    for (const Slot& slot : spec.slots) {
+      if (slot.past == v && slot.part == part) return &slot;
+    }
+    const Node* node = graph.producer(v);
+    if (node == nullptr || !node->domain.empty()) return nullptr;
+    if (const int cut = leading_part(graph, *node, v); cut >= 0) {
+      if (part >= 0) return nullptr;
+      part = cut;
+    } else if (node->is("Transpose")) {
+      if (!leads_to(*node, layout)) return nullptr;
+      layout = "bhsd";  // a second one would lead back
+    } else if (!node->is("Squeeze") && !node->is("Reshape") && !node->is("Identity")) {
+      return nullptr;
+    }
+    v = node->inputs[0];
+  }
+  return nullptr;
+}
+
+// Axis of the tokens in a layout of sprun.Attention with four axes.
+int token_axis(std::string_view layout) { return layout == "bhsd" ? 2 : layout == "bhds" ? 3 : 1; }
+
+// The shape that a state has in `layout`, with `tokens` in it.
+Shape shape_in(std::string_view layout, int64_t heads, int64_t tokens, int64_t dim) {
+  if (layout == "bhsd") return {1, heads, tokens, dim};
+  return layout == "bhds" ? Shape{1, heads, dim, tokens} : Shape{1, tokens, heads, dim};
+}
+
+struct NewRows {
+  ValueId value = kNoValue;
+  std::string layout;
+  const Slot* slot = nullptr;
+};
+
+// Reads K or V of an attention node, in `layout`, as Concat(past, new rows).
+std::optional<NewRows> split_operand(const Graph& graph, ValueId v, const std::string& layout, int64_t heads, int64_t dim,
+                                     const KvCacheSpec& spec) {
+  const Node* concat = producer_is(graph, v, "Concat");
+  if (concat == nullptr || concat->inputs.size() != 2 || !graph.value(v).shape) return std::nullopt;
+  const Shape& all = *graph.value(v).shape;
+  const int axis = token_axis(layout);
+  if (all.rank() != 4 || (concat->attrs.get_int("axis", 0) + 4) % 4 != axis) return std::nullopt;
+  const auto& past_shape = graph.value(concat->inputs[0]).shape;
+  if (!past_shape || *past_shape != shape_in(layout, heads, spec.past, dim)) return std::nullopt;
+  NewRows rows{concat->inputs[1], layout, find_slot(graph, concat->inputs[0], layout, spec)};
+  if (rows.slot == nullptr) return std::nullopt;
+  const Node* transpose = producer_is(graph, rows.value, "Transpose");
+  if (rows.layout == "bhsd" && transpose && is_permutation(*transpose, {0, 2, 1, 3})) {
+    rows.value = transpose->inputs[0];
+    rows.layout = "bshd";
+  }
+  return rows;
+}
+
+enum class Sight : uint8_t { kSees, kHidden, kOther };
+
+Sight sight(const Tensor& mask, int64_t i) {
+  if (mask.dtype() == DType::kBool) return mask.as<uint8_t>()[i] != 0 ? Sight::kSees : Sight::kHidden;
+  const float x = mask.as<float>()[i];
+  return x == 0.0F ? Sight::kSees : x <= -1e4F ? Sight::kHidden : Sight::kOther;
+}
+
+// First key that a row of `width` keys sees, if it sees exactly [first, last]; -1 otherwise.
+int64_t first_seen(const Tensor& mask, int64_t row_begin, int64_t width, int64_t last) {
+  int64_t first = 0;
+  while (first < last && sight(mask, row_begin + first) == Sight::kHidden) ++first;
+  for (int64_t j = first; j < width; ++j) {
+    if (sight(mask, row_begin + j) != (j <= last ? Sight::kSees : Sight::kHidden)) return -1;
+  }
+  return first;
+}
+
+// True if the mask of tokens `past` ... lets each see itself and all before it, or *window of those; -1: all.
+bool is_causal(const Tensor& mask, int64_t past, int64_t tokens, int64_t* window) {
+  const Shape& shape = mask.shape();
+  if (mask.dtype() != DType::kF32 && mask.dtype() != DType::kBool) return false;
+  const int rank = shape.rank();
+  if (rank < 1 || shape.back() != past + tokens) return false;
+  if ((rank >= 2 ? shape[rank - 2] : 1) != tokens) return false;
+  *window = -1;
+  bool seen_window = false;
+  const int64_t rows = mask.num_elements() / shape.back();
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t last = past + r % tokens;
+    const int64_t first = first_seen(mask, r * shape.back(), shape.back(), last);
+    if (first < 0) return false;
+    const int64_t reach = last - first;
+    if (first > 0 && seen_window && reach != *window) return false;
+    if (first == 0 && seen_window && reach > *window) return false;
+    if (first > 0) *window = reach, seen_window = true;
+  }
+  return true;
+}
+
+// Why the mask of an attention node is not causality alone; empty if it is.
+std::string check_mask(const Graph& graph, const Node& node, const KvCacheSpec& spec, int64_t tokens, int64_t* window) {
+  *window = node.attrs.get_int("left_window", -1);
+  if (node.input(4) != kNoValue) return "has lengths of keys that are known only when running";
+  if (node.input(3) == kNoValue) {
+    const bool causal = node.attrs.get_int("causal", 0) != 0 && node.attrs.get_int("causal_offset", spec.past) == spec.past;
+    return tokens == 1 || causal ? "" : "has no mask, so that tokens see those after them";
+  }
+  const Tensor* mask = graph.constant(node.inputs[3]);
+  if (mask == nullptr) return "has a mask that depends on the token ids";
+  if (!is_causal(*mask, spec.past, tokens, window)) return "has a mask that is not just causal";
+  return "";
+}
+
+// The number of new tokens, from the shape of Q.
+int64_t count_tokens(const Graph& graph, const Node& node) {
+  const auto& shape = graph.value(node.inputs[0]).shape;
+  if (!shape) return -1;
+  if (shape->rank() == 3) return (*shape)[1];
+  return (*shape)[token_axis(node.attrs.get_string("q_layout", "bshd"))];
+}
+
+std::string layout_of(const Node& node, const char* name) { return std::string(node.attrs.get_string(name, "bshd")); }
+
+std::string rewrite(Graph& graph, NodeId n, const KvCacheSpec& spec) {
+  const Node& node = graph.node(n);
+  const int64_t heads = node.attrs.get_int("kv_num_heads", node.attrs.get_int("num_heads", 0));
+  const int64_t dim = node.attrs.get_int("head_dim", 0), v_dim = node.attrs.get_int("v_head_dim", dim);
+  const auto k = split_operand(graph, node.inputs[1], layout_of(node, "k_layout"), heads, dim, spec);
+  const auto v = split_operand(graph, node.inputs[2], layout_of(node, "v_layout"), heads, v_dim, spec);
+  if (!k || !v) return "does not read Concat(past, new) for keys and values";
+  int64_t window = -1;
+  if (std::string reason = check_mask(graph, node, spec, count_tokens(graph, node), &window); !reason.empty()) return reason;
+  const AttrMap attrs = node.attrs;
+  std::vector<ValueId> inputs = {node.inputs[0], k->value, v->value, k->slot->cache, v->slot->cache, spec.position};
+  if (k->slot->scales != kNoValue) inputs.insert(inputs.end(), {k->slot->scales, v->slot->scales});
+  const NodeId made = take_over(graph, node.outputs[0], "sprun", "CachedAttention", 1, std::move(inputs));
+  AttrMap& made_attrs = graph.node(made).attrs;
+  for (const auto& [name, value] : attrs.items()) {
+    if (name != "causal" && name != "causal_offset") made_attrs.set(name, value);
+  }
+  made_attrs.set("k_layout", k->layout);
+  made_attrs.set("v_layout", v->layout);
+  made_attrs.set("left_window", window);
+  return "";
+}
+
+}  // namespace
+
+Result<int> pass_cache_attention(Graph& graph, PassContext& ctx) {
+  if (ctx.kv_cache == nullptr) return 0;
+  SPRUN_ASSIGN(const std::vector<NodeId> order, graph.topological_order());
+  int made = 0;
+  for (NodeId n : order) {
+    if (graph.node(n).dead || !graph.node(n).is("sprun", "Attention")) continue;
+    const std::string name = graph.node(n).name;
+    const std::string reason = rewrite(graph, n, *ctx.kv_cache);
+    if (reason.empty()) ++made;
+    else ctx.note("cache_attention: '" + name + "' " + reason);
+  }
+  return made;
+}
+
+}  // namespace sprun::graph

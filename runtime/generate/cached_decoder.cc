@@ -1,0 +1,141 @@
+// Keys and values stay where they are: one plan for each number of new tokens, valid at every position.
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <utility>
+
+#include "runtime/base/packed_cache.h"
+#include "runtime/generate/same_plan.h"
+#include "runtime/generate/step_graph.h"
+#include "runtime/generate/token_decoder.h"
+
+namespace sprun {
+
+namespace {
+
+// Steps of one number of tokens.
+struct TokenStep {
+  std::vector<PositionalValue> positional;
+  std::vector<Tensor> values;         // of the positional inputs
+  Tensor ids, position;
+  std::unique_ptr<Executor> executor;
+  std::vector<ConstTensorView> inputs;
+};
+
+class CachedDecoder : public TokenDecoder {
+ public:
+  CachedDecoder(const DecoderIo& io, const DecoderEnv& env, int64_t capacity, KvType kv_type)
+      : io_(io), env_(env), capacity_(capacity), kv_type_(kv_type) {}
+
+  Result<ConstTensorView> append(std::span<const int64_t> ids, const RunOptions& options) override {
+    const auto tokens = static_cast<int64_t>(ids.size());
+    if (length_ + tokens > capacity_) {
+      return Status(Code::kBadInput, "the cache holds " + std::to_string(capacity_) + " tokens, got " +
+                                         std::to_string(length_ + tokens));
+    }
+    SPRUN_TRY(prepare(tokens));
+    TokenStep& step = steps_.at(tokens);
+    SPRUN_TRY(write_ids(ids, step.ids));
+    step.position.mutable_view().as<int64_t>()[0] = length_;
+    for (size_t i = 0; i < step.positional.size(); ++i) step.positional[i].write(length_, step.values[i].mutable_view());
+    const TensorView own{};
+    SPRUN_TRY(step.executor->run(step.inputs, std::span(&own, 1), options, nullptr));
+    length_ += tokens;
+    return last_logits(step.executor->output(0));
+  }
+
+  Status prepare(int64_t tokens) override {
+    if (steps_.contains(tokens)) return {};
+    StepGraphBuilder builder(env_.model->onnx_graph(), io_, tokens, capacity_, kv_type_, *env_.pool);
+    SPRUN_TRY(builder.analyse());
+    SPRUN_ASSIGN(StepGraph near, builder.build(builder.near_past()));
+    SPRUN_ASSIGN(StepGraph far, builder.build(builder.far_past()));
+    SPRUN_ASSIGN(const auto near_plan, plan(near));
+    SPRUN_ASSIGN(const auto far_plan, plan(far));
+    if (const std::string where = difference(*near_plan, *far_plan); !where.empty()) return {Code::kUsage, where};
+    TokenStep step;
+    SPRUN_ASSIGN(step.executor, Executor::create(far_plan, env_.execution));
+    const auto values = builder.positional();
+    step.positional.assign(values.begin(), values.end());
+    SPRUN_TRY(bind(far, step));
+    steps_.emplace(tokens, std::move(step));
+    return {};
+  }
+
+  int64_t kv_bytes() const override {
+    int64_t total = 0;
+    for (const Tensor& cache : caches_) total += cache.size_bytes();
+    return total;
+  }
+
+  void restart() override { length_ = 0; }
+  int64_t capacity() const override { return capacity_; }
+
+ private:
+  Result<std::shared_ptr<const Plan>> plan(const StepGraph& step) const {
+    PlanOptions options = env_.model->plan_options(*env_.pool);
+    options.kv_cache = &step.cache;
+    SPRUN_ASSIGN(auto made, Plan::build(step.graph, step.inputs, options, *env_.pool, env_.model->packed));
+    // Whatever still reads the past input was not taken over by the cache.
+    for (const graph::KvCacheSpec::Slot& slot : step.cache.slots) {
+      const graph::Value& past = made->graph().value(slot.past);
+      if (past.users.empty()) continue;
+      for (const std::string& note : made->notes()) {
+        if (note.starts_with("cache_attention:") || note.starts_with("fuse_attention:")) return Status(Code::kUsage, note);
+      }
+      return Status(Code::kUsage, "the past '" + past.name + "' is read by " +
+                                      made->graph().node(past.users.front()).op_type + ", not by attention alone");
+    }
+    return made;
+  }
+
+  Status bind(const StepGraph& graph, TokenStep& step) {
+    step.inputs = graph.inputs;
+    const auto set = [&](int input, Tensor& tensor) -> Status {
+      const ConstTensorView& type = graph.inputs[static_cast<size_t>(input)];
+      SPRUN_ASSIGN(tensor, Tensor::zeros(type.dtype, type.shape));
+      step.inputs[static_cast<size_t>(input)] = tensor.view();
+      return {};
+    };
+    SPRUN_TRY(set(graph.ids, step.ids));
+    SPRUN_TRY(set(graph.position, step.position));
+    step.values.resize(step.positional.size());
+    for (size_t i = 0; i < step.values.size(); ++i) SPRUN_TRY(set(graph.positional_inputs[i], step.values[i]));
+    if (caches_.empty()) {
+      caches_.resize(graph.cache_inputs.size());
+      for (size_t i = 0; i < caches_.size(); ++i) SPRUN_TRY(set(graph.cache_inputs[i], caches_[i]));
+    }
+    for (size_t i = 0; i < caches_.size(); ++i) {
+      step.inputs[static_cast<size_t>(graph.cache_inputs[i])] = caches_[i].view();
+    }
+    return {};
+  }
+
+  static Status write_ids(std::span<const int64_t> ids, Tensor& tensor) {
+    if (tensor.dtype() == DType::kS64) {
+      std::copy(ids.begin(), ids.end(), tensor.mutable_view().as<int64_t>());
+    } else {
+      std::transform(ids.begin(), ids.end(), tensor.mutable_view().as<int32_t>(),
+                     [](int64_t id) { return static_cast<int32_t>(id); });
+    }
+    return {};
+  }
+
+  DecoderIo io_;
+  DecoderEnv env_;
+  int64_t capacity_;
+  KvType kv_type_;
+  std::map<int64_t, TokenStep> steps_;
+  std::vector<Tensor> caches_;  // by slot; then scales
+};
+
+}  // namespace
+
+Result<std::unique_ptr<TokenDecoder>> make_cached_decoder(const DecoderIo& io, const DecoderEnv& env, int64_t capacity,
+                                                          KvType kv_type) {
+  auto decoder = std::make_unique<CachedDecoder>(io, env, capacity, kv_type);
+  SPRUN_TRY(decoder->prepare(1));
+  return std::unique_ptr<TokenDecoder>(std::move(decoder));
+}
+
+}  // namespace sprun
