@@ -76,6 +76,18 @@ Result<Role> role_of(const TensorSpec& spec) {
                                   "position_ids, cache_position, token_type_ids, use_cache_branch or past states");
 }
 
+// The output named like logits, or the only one that is no state.
+Result<int> find_logits(const std::vector<TensorSpec>& outputs, const std::vector<bool>& is_state) {
+  std::vector<int> others;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (contains(outputs[i].name, "logits")) return static_cast<int>(i);
+    if (!is_state[i]) others.push_back(static_cast<int>(i));
+  }
+  if (others.size() == 1) return others.front();
+  return Status(Code::kUsage, "the model has no output 'logits', and " + std::to_string(others.size()) +
+                                  " others that are no states: it is no decoder");
+}
+
 template <class T>
 void fill(Tensor& tensor, int64_t first, int64_t step) {
   T* out = tensor.mutable_view().as<T>();
@@ -160,11 +172,7 @@ Result<DecoderIo> DecoderIo::describe(const Model& model) {
     io.states.push_back(std::move(state));
   }
   if (io.ids < 0) return Status(Code::kUsage, "the model has no input of token ids (input_ids), it is no decoder");
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const bool named = contains(outputs[i].name, "logits");
-    if (!is_state[i] && (io.logits < 0 || named)) io.logits = static_cast<int>(i);
-  }
-  if (io.logits < 0) return Status(Code::kUsage, "the model has no output of logits");
+  SPRUN_ASSIGN(io.logits, find_logits(outputs, is_state));
   const TensorSpec& logits = outputs[static_cast<size_t>(io.logits)];
   if (!logits.dims.empty()) io.vocabulary = logits.dims.back().value;
   return io;
