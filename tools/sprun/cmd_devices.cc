@@ -1,6 +1,7 @@
 // sprun devices: what this machine offers and what sprun will use of it.
 #include <array>
 #include <fstream>
+#include <iostream>
 #include <memory>
 #include <set>
 #include <sstream>
@@ -26,7 +27,8 @@ using Json = nlohmann::ordered_json;
 
 struct DevicesArgs {
   std::string isa, json;
-  bool no_peak = false;
+  bool no_peak = false, loop = false;
+  int threads = 0;
 };
 
 std::string first_line(const std::string& path) {
@@ -76,7 +78,21 @@ std::vector<IsaRow> isa_rows(kernels::IsaSet allowed) {
   return rows;
 }
 
+// For bench/e2e: answers every "read N" of standard input with the rates of N passes over memory, as one line of JSON.
+Status serve_loop(const DevicesArgs& args) {
+  SPRUN_ASSIGN(MemoryReader reader, MemoryReader::create(args.threads));
+  std::string word;
+  for (int64_t count = 0; std::cin >> word;) {
+    if (word != "read" || !(std::cin >> count) || count < 1) return {Code::kUsage, "--loop: read N"};
+    Json answer;
+    for (int64_t i = 0; i < count; ++i) answer["read_gbytes_per_s"].push_back(reader.read());
+    SPRUN_TRY(print(dump_json(answer, -1) + "\n"));
+  }
+  return {};
+}
+
 Status devices(const DevicesArgs& args) {
+  if (args.loop) return serve_loop(args);
   SPRUN_TRY(limit_isa(args.isa));
   const kernels::IsaSet allowed = kernels::available_isas();
   if (const kernels::MaxIsaEnv env = kernels::max_isa_env(); !env.known) {
@@ -124,6 +140,8 @@ Action setup_devices(CLI::App& app) {
   app.add_option("--isa", args->isa, "Highest instruction set to consider");
   app.add_flag("--no-peak", args->no_peak, "Do not measure peak rates");
   app.add_option("--json", args->json, "Write JSON to FILE, or - for standard output");
+  app.add_flag("--loop", args->loop)->group("");  // hidden: for bench/e2e
+  app.add_option("--threads", args->threads)->group("");
   return [args] { return devices(*args); };
 }
 
