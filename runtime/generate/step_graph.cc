@@ -6,6 +6,7 @@
 #include "graph/ops/evaluate.h"
 #include "graph/passes/pass.h"
 #include "runtime/base/thread_pool.h"
+#include "runtime/generate/last_row.h"
 
 namespace sprun {
 
@@ -214,6 +215,7 @@ Result<StepGraph> StepGraphBuilder::build(int64_t past) const {
     graph.value(v).shape = shape;
     return v;
   };
+  keep_last_row(graph, tokens_);
   step.cache.past = past;
   step.ids = io_.ids;
   step.position = static_cast<int>(graph.inputs().size());
