@@ -19,8 +19,9 @@ struct KvCacheSpec {
     ValueId scales = kNoValue;  // [heads, capacity] f32, with s8 only
   };
   std::vector<Slot> slots;
-  ValueId position = kNoValue;  // s64 [1]: tokens in the cache before this step
-  int64_t past = 0;             // P of the shapes the graph has now
+  ValueId position = kNoValue;   // s64 [1]: p, tokens in the cache before this step
+  ValueId positions = kNoValue;  // s64 [1, tokens]: p, p + 1, ...
+  int64_t past = 0;              // P of the shapes the graph has now
 };
 
 }  // namespace sprun::graph

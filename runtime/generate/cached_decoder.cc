@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <numeric>
 #include <utility>
 
 #include "runtime/base/packed_cache.h"
@@ -17,7 +18,7 @@ namespace {
 struct TokenStep {
   std::vector<PositionalValue> positional;
   std::vector<Tensor> values;         // of the positional inputs
-  Tensor ids, position;
+  Tensor ids, position, positions;
   std::unique_ptr<Executor> executor;
   std::vector<ConstTensorView> inputs;
 };
@@ -37,6 +38,7 @@ class CachedDecoder : public TokenDecoder {
     TokenStep& step = steps_.at(tokens);
     SPRUN_TRY(write_ids(ids, step.ids));
     step.position.mutable_view().as<int64_t>()[0] = length_;
+    std::iota(step.positions.mutable_view().as<int64_t>(), step.positions.mutable_view().as<int64_t>() + tokens, length_);
     for (size_t i = 0; i < step.positional.size(); ++i) step.positional[i].write(length_, step.values[i].mutable_view());
     const TensorView own{};
     SPRUN_TRY(step.executor->run(step.inputs, std::span(&own, 1), options, nullptr));
@@ -99,6 +101,7 @@ class CachedDecoder : public TokenDecoder {
     };
     SPRUN_TRY(set(graph.ids, step.ids));
     SPRUN_TRY(set(graph.position, step.position));
+    SPRUN_TRY(set(graph.positions, step.positions));
     step.values.resize(step.positional.size());
     for (size_t i = 0; i < step.values.size(); ++i) SPRUN_TRY(set(graph.positional_inputs[i], step.values[i]));
     if (caches_.empty()) {

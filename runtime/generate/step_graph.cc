@@ -192,7 +192,9 @@ Status StepGraphBuilder::analyse() {
   const Graph& far = *far_or;
   SPRUN_ASSIGN(const Graph near, specialise(near_past(), tokens_));
   std::vector<ValueId> differing;
-  for (ValueId v = 0; v < source_.num_values(); ++v) {
+  // Values of the source, and the constants that specialise() has put in place of inputs, have the same ids in all.
+  const int count = source_.num_values() + static_cast<int>(io_.inputs.size() - io_.states.size()) - 1;
+  for (ValueId v = 0; v < count; ++v) {
     const Tensor *a = near.constant(v), *b = far.constant(v);
     if (a == nullptr || b == nullptr || !has_live_user(near, v)) continue;
     if (a->shape() == b->shape() && !same_bytes(*a, *b)) differing.push_back(v);
@@ -220,6 +222,8 @@ Result<StepGraph> StepGraphBuilder::build(int64_t past) const {
   step.ids = io_.ids;
   step.position = static_cast<int>(graph.inputs().size());
   step.cache.position = add_input("cache/position", DType::kS64, Shape{1});
+  step.positions = static_cast<int>(graph.inputs().size());
+  step.cache.positions = add_input("cache/positions", DType::kS64, Shape{1, tokens_});
   for (const PositionalValue& positional : positional_) {
     const Value& value = graph.value(positional.value);
     step.positional_inputs.push_back(static_cast<int>(graph.inputs().size()));

@@ -24,7 +24,7 @@ class ThreadPool;
 
 // A value that depends on the position, and how to get it.
 struct PositionalValue {
-  graph::ValueId value = graph::kNoValue;  // in the source graph
+  graph::ValueId value = graph::kNoValue;  // in every specialised graph
   Tensor table;         // [outer, capacity, inner] as one constant, rows by position; empty: an affine integer
   int64_t outer = 1, inner = 1;
   std::vector<int64_t> at_zero, per_position;  // affine integers, by element
@@ -38,7 +38,7 @@ struct StepGraph {
   graph::Graph graph;                      // outputs: the logits
   graph::KvCacheSpec cache;                // inputs of the graph that hold keys and values
   std::vector<ConstTensorView> inputs;     // type and shape of each graph input, in order
-  int ids = -1, position = -1;             // inputs
+  int ids = -1, position = -1, positions = -1;  // inputs
   std::vector<int> cache_inputs;           // inputs, one per slot (then scales, for int8)
   std::vector<int> positional_inputs;      // inputs, one per positional value
 };
