@@ -85,6 +85,11 @@ bool fit_table(const Tensor& step, const Tensor* all, int64_t tokens, int64_t ca
   return true;
 }
 
+// The constant that value v of `like` is in `graph`; nullptr if it is none there.
+const Tensor* same_value(const Graph& graph, ValueId v, const Graph& like) {
+  return v < graph.num_values() && graph.value(v).name == like.value(v).name ? graph.constant(v) : nullptr;
+}
+
 bool has_live_user(const Graph& graph, ValueId v) { return !graph.value(v).users.empty() || graph.is_output(v); }
 
 }  // namespace
@@ -128,7 +133,13 @@ Result<Graph> StepGraphBuilder::specialise(int64_t past, int64_t tokens) const {
     Value& value = graph.value(inputs[i]);
     value.dtype = small.tensor(static_cast<int>(i)).dtype();
     value.shape = small.tensor(static_cast<int>(i)).shape();
-    if (static_cast<int>(i) != io_.ids) bind_constant(graph, inputs[i], small.tensor(static_cast<int>(i)));
+    if (io_.roles[i] == DecoderIo::Role::kCacheBranch) {
+      SPRUN_ASSIGN(Tensor yes, Tensor::zeros(DType::kBool, Shape{1}));
+      yes.mutable_view().as<uint8_t>()[0] = 1;
+      bind_constant(graph, inputs[i], std::move(yes));
+    } else if (static_cast<int>(i) != io_.ids) {
+      bind_constant(graph, inputs[i], small.tensor(static_cast<int>(i)));
+    }
   }
   SPRUN_TRY(fold(graph, pool_));
   return graph;
@@ -164,7 +175,7 @@ Status StepGraphBuilder::explain_value(ValueId v, const Graph& near, const Graph
   PositionalValue found;
   found.value = v;
   const bool known = fit_affine(a, b, near_past(), far_past(), found) ||
-                     fit_table(b, all.constant(v), tokens_, capacity_, found);
+                     fit_table(b, same_value(all, v, near), tokens_, capacity_, found);
   const auto refuse = [&] {
     return Status(Code::kUsage, "'" + near.value(v).name + "' depends on the position in a way that is not a table");
   };
@@ -192,11 +203,10 @@ Status StepGraphBuilder::analyse() {
   const Graph& far = *far_or;
   SPRUN_ASSIGN(const Graph near, specialise(near_past(), tokens_));
   std::vector<ValueId> differing;
-  // Values of the source, and the constants that specialise() has put in place of inputs, have the same ids in all.
-  const int count = source_.num_values() + static_cast<int>(io_.inputs.size() - io_.states.size()) - 1;
-  for (ValueId v = 0; v < count; ++v) {
+  // The same passes over the same graph give the same ids; the names tell where that ends.
+  for (ValueId v = 0; v < std::min(near.num_values(), far.num_values()); ++v) {
     const Tensor *a = near.constant(v), *b = far.constant(v);
-    if (a == nullptr || b == nullptr || !has_live_user(near, v)) continue;
+    if (a == nullptr || b == nullptr || !has_live_user(near, v) || near.value(v).name != far.value(v).name) continue;
     if (a->shape() == b->shape() && !same_bytes(*a, *b)) differing.push_back(v);
   }
   Graph all;

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "sprun/sprun.h"
+#include "tests/runtime/generate/group_query_decoder.h"
 #include "tests/runtime/session/generated_model.h"
 #include "tests/support/shared_files.h"
 
@@ -39,9 +40,10 @@ std::vector<float> logits_at_once(Session& session, const Ids& ids) {
       shape[batch + 2] = 0;
     }
     Tensor tensor = Tensor::zeros(spec.dtype, shape).value();
-    for (int64_t i = 0; spec.dtype == DType::kS64 && i < length; ++i) {
-      auto* x = tensor.mutable_view().as<int64_t>();
-      x[i] = spec.name == "input_ids" ? ids[static_cast<size_t>(i)] : spec.name == "position_ids" ? i : 1;
+    for (int64_t i = 0; !spec.name.starts_with("past") && i < length; ++i) {
+      const int64_t x = spec.name == "input_ids" ? ids[static_cast<size_t>(i)] : spec.name == "position_ids" ? i : 1;
+      if (spec.dtype == DType::kS64) tensor.mutable_view().as<int64_t>()[i] = x;
+      else tensor.mutable_view().as<int32_t>()[i] = static_cast<int32_t>(x);
     }
     inputs.push_back({spec.name, std::move(tensor)});
   }
@@ -122,6 +124,26 @@ TEST_P(Generated, GivesWhatOneRunOverTheWholeTextGives) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Presets, Generated, testing::Values("gpt2-mini", "llama-mini", "spark-mini", "topk-mini", "reglu-mini"));
+
+TEST(GenerateContrib, NodesThatHoldThePastKeepItInPlace) {
+  std::vector<GroupQueryConfig> configs(6);
+  configs[1].packed = true;
+  configs[2].rotary = false;
+  configs[3].window = 4;
+  configs[4].kv_heads = 4;
+  configs[5].fused = true;
+  for (size_t i = 0; i < configs.size(); ++i) {
+    SCOPED_TRACE(i);
+    const GeneratedModel model(GroupQueryDecoder(configs[i]).graph());
+    Session session = open(model.path());
+    const Ids prompt = {5, 17, 3, 49, 42, 8};
+    const GenerateResult result = session.generate(prompt, {.max_new_tokens = 12}).value();
+    EXPECT_TRUE(result.cached) << result.why_not;
+    expect_greedy(session, prompt, result.tokens);
+    const auto pieces = session.generate(prompt, {.max_new_tokens = 12, .prefill_chunk = 2}).value();
+    EXPECT_EQ(pieces.tokens, result.tokens);
+  }
+}
 
 class GenerateLimits : public testing::Test {
  protected:
