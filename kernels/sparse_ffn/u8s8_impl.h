@@ -1,0 +1,209 @@
+// Products of int8 rows with codes, four neurons at a time, instantiated per Arch by
+// sparse_ffn_u8s8_<isa>.cc.
+//
+// Up: four rows against up to kTokens rows of x, inputs as lanes. Down: four rows are interleaved
+// byte by byte, so that one dot product of four adds four neurons to as many outputs as there are
+// lanes; outputs outer, neurons inner, sums in registers.
+#pragma once
+
+#include "kernels/simd/dot4.h"
+#include "kernels/sparse_ffn/rows_impl.h"
+
+namespace sprun::kernels::sparse_ffn {
+
+// Brings the sums of four interleaved vectors (interleave.h) into the order of the outputs.
+SPRUN_INLINE void natural_order(simd::I32<simd::Sse2> (&)[4]) {}
+#if defined(__AVX2__)
+SPRUN_INLINE void natural_order(simd::I32<simd::Avx2> (&q)[4]) {
+  const __m256i a = _mm256_permute2x128_si256(q[0].v, q[1].v, 0x20);
+  const __m256i b = _mm256_permute2x128_si256(q[2].v, q[3].v, 0x20);
+  const __m256i c = _mm256_permute2x128_si256(q[0].v, q[1].v, 0x31);
+  const __m256i d = _mm256_permute2x128_si256(q[2].v, q[3].v, 0x31);
+  q[0].v = a;
+  q[1].v = b;
+  q[2].v = c;
+  q[3].v = d;
+}
+#endif
+#if defined(__AVX512F__)
+SPRUN_INLINE void natural_order(simd::I32<simd::Avx512> (&q)[4]) {
+  const __m512i a = _mm512_shuffle_i32x4(q[0].v, q[1].v, 0x44);
+  const __m512i b = _mm512_shuffle_i32x4(q[2].v, q[3].v, 0x44);
+  const __m512i c = _mm512_shuffle_i32x4(q[0].v, q[1].v, 0xee);
+  const __m512i d = _mm512_shuffle_i32x4(q[2].v, q[3].v, 0xee);
+  q[0].v = _mm512_shuffle_i32x4(a, b, 0x88);
+  q[1].v = _mm512_shuffle_i32x4(a, b, 0xdd);
+  q[2].v = _mm512_shuffle_i32x4(c, d, 0x88);
+  q[3].v = _mm512_shuffle_i32x4(c, d, 0xdd);
+}
+#endif
+
+// Rows of x or h per pass: their sums stay in registers.
+template <class Arch>
+inline constexpr int kU8S8Tokens = 1;
+template <>
+inline constexpr int kU8S8Tokens<simd::AvxVnni> = 2;
+template <>
+inline constexpr int kU8S8Tokens<simd::Avx512> = 3;
+template <>
+inline constexpr int kU8S8Tokens<simd::Avx512Vnni> = 4;
+
+template <class Arch>
+struct U8S8 {
+  using Dot = simd::Dot4<Arch>;
+  using I = typename Dot::Acc;
+  using Lanes = simd::Interleave<simd::VecArch<Arch>>;
+  using Raw = typename Lanes::Raw;
+  static constexpr int64_t kBytes = sizeof(Raw);
+  static constexpr int kTokens = kU8S8Tokens<Arch>;
+
+  // ---- up
+  template <int kTok, bool kFetch>
+  static void dot_group(const FfnDotArgs& a, int64_t i, int64_t t0) {
+    const GroupRows rows(a, i);
+    const uint8_t* x = static_cast<const uint8_t*>(a.x) + t0 * a.ldx;
+    I acc[kFfnGroup][kTok];
+#pragma GCC unroll 4
+    for (int r = 0; r < kFfnGroup; ++r) {
+#pragma GCC unroll 4
+      for (int t = 0; t < kTok; ++t) acc[r][t] = I::zero();
+    }
+    for (int64_t k = 0; k < a.k; k += kBytes) {
+      typename Dot::A in[kTok];
+#pragma GCC unroll 4
+      for (int t = 0; t < kTok; ++t) in[t] = Dot::from_u8(Lanes::load(x + t * a.ldx + k));
+#pragma GCC unroll 4
+      for (int r = 0; r < kFfnGroup; ++r) {
+        const typename Dot::B w = Dot::from_s8(Lanes::load(rows.row[r] + k));
+        if constexpr (kFetch) fetch(rows.next[r] + k);
+#pragma GCC unroll 4
+        for (int t = 0; t < kTok; ++t) Dot::accumulate(acc[r][t], in[t], w);
+      }
+    }
+    int32_t* sums = static_cast<int32_t*>(a.sums) + t0 * a.ld_sums + i;
+#pragma GCC unroll 4
+    for (int t = 0; t < kTok; ++t) {
+#pragma GCC unroll 4
+      for (int r = 0; r < kFfnGroup; ++r) sums[t * a.ld_sums + r] = acc[r][t].reduce_add();
+    }
+  }
+
+  using DotFn = void(const FfnDotArgs&, int64_t, int64_t);
+  template <int kTok, bool kFetch>
+  static constexpr DotFn* kDotAt = dot_group<(kTok <= kTokens ? kTok : 1), kFetch>;
+  template <bool kFetch>
+  static constexpr DotFn* kDot[4] = {kDotAt<1, kFetch>, kDotAt<2, kFetch>, kDotAt<3, kFetch>,
+                                     kDotAt<4, kFetch>};
+
+  // A group's last places may be past the list: sums have room for whole groups.
+  static void dot(const FfnDotArgs& a) {
+    const int64_t passes = (a.tokens + kTokens - 1) / kTokens;
+    for (int64_t i = 0; i < a.count; i += kFfnGroup) {
+      for (int64_t p = 0; p < passes; ++p) {
+        const int64_t t0 = p * a.tokens / passes;
+        const int64_t count = (p + 1) * a.tokens / passes - t0;
+        (p == 0 ? kDot<true> : kDot<false>)[count - 1](a, i, t0);
+      }
+    }
+  }
+
+  // ---- down
+  // acc[t0 + t, n ...] += h * rows for kBlocks blocks of kBytes outputs from n.
+  template <int kTok, int kBlocks, bool kFetch>
+  static void down_block(const FfnDownArgs& a, const DownRows& rows, int64_t begin, int64_t count,
+                         int64_t t0, int64_t n) {
+    const uint8_t* h = static_cast<const uint8_t*>(a.h) + t0 * a.ld_h + begin;
+    I acc[kTok][kBlocks][4];
+#pragma GCC unroll 4
+    for (int t = 0; t < kTok; ++t) {
+#pragma GCC unroll 16
+      for (int v = 0; v < 4 * kBlocks; ++v) acc[t][v / 4][v % 4] = I::zero();
+    }
+    for (int64_t i = 0; i < count; i += kFfnGroup) {
+#pragma GCC unroll 4
+      for (int b = 0; b < kBlocks; ++b) {
+        const int64_t at = n + b * kBytes;
+        if constexpr (kFetch) {
+#pragma GCC unroll 4
+          for (int r = 0; r < kFfnGroup; ++r) fetch(rows.next[i + r] + at);
+        }
+        const auto row = [&](int64_t r) __attribute__((always_inline)) {
+          return reinterpret_cast<const uint8_t*>(rows.row[i + r] + at);
+        };
+        Raw q[4];
+        simd::quads<simd::VecArch<Arch>, 0, 4>(row(0), row(1), row(2), row(3), q);
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) {
+          const typename Dot::B w = Dot::from_s8(q[v]);
+#pragma GCC unroll 4
+          for (int t = 0; t < kTok; ++t) {
+            const auto codes = Dot::broadcast(simd::load_quad(h + t * a.ld_h + i));
+            Dot::accumulate(acc[t][b][v], codes, w);
+          }
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int t = 0; t < kTok; ++t) {
+      int32_t* out = static_cast<int32_t*>(a.acc) + (t0 + t) * a.ld_acc + n;
+#pragma GCC unroll 4
+      for (int b = 0; b < kBlocks; ++b) {
+        natural_order(acc[t][b]);
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) {
+          int32_t* to = out + b * kBytes + v * I::kLanes;
+          (I::load(to) + acc[t][b][v]).store(to);
+        }
+      }
+    }
+  }
+
+  // Few rows of h: more outputs at a time, so that fewer pages are open at once.
+  template <int kTok>
+  static void down_few(const FfnDownArgs& a, const DownRows& rows, int64_t begin, int64_t count) {
+    constexpr int kBlocks = kBytes == 64 ? 4 / kTok : 1;
+    int64_t n = 0;
+    for (; n + kBlocks * kBytes <= a.n; n += kBlocks * kBytes) {
+      down_block<kTok, kBlocks, true>(a, rows, begin, count, 0, n);
+    }
+    for (; n < a.n; n += kBytes) down_block<kTok, 1, true>(a, rows, begin, count, 0, n);
+  }
+
+  using DownFn = void(const FfnDownArgs&, const DownRows&, int64_t, int64_t, int64_t, int64_t);
+  template <int kTok, bool kFetch>
+  static constexpr DownFn* kDownAt = down_block<(kTok <= kTokens ? kTok : 1), 1, kFetch>;
+  template <bool kFetch>
+  static constexpr DownFn* kDown[4] = {kDownAt<1, kFetch>, kDownAt<2, kFetch>, kDownAt<3, kFetch>,
+                                       kDownAt<4, kFetch>};
+
+  static void down_many(const FfnDownArgs& a, const DownRows& rows, int64_t begin, int64_t count) {
+    const int64_t passes = (a.rows_of_h + kTokens - 1) / kTokens;
+    for (int64_t n = 0; n < a.n; n += kBytes) {
+      for (int64_t p = 0; p < passes; ++p) {
+        const int64_t t0 = p * a.rows_of_h / passes;
+        const int64_t tokens = (p + 1) * a.rows_of_h / passes - t0;
+        (p == 0 ? kDown<true> : kDown<false>)[tokens - 1](a, rows, begin, count, t0, n);
+      }
+    }
+  }
+
+  static void down(const FfnDownArgs& a) {
+    for (int64_t begin = 0; begin < a.count; begin += kDownRows) {
+      const int64_t count = a.count - begin < kDownRows ? a.count - begin : kDownRows;
+      const DownRows rows(a, begin, count);
+      if (a.rows_of_h == 1) {
+        down_few<1>(a, rows, begin, count);
+      } else if (a.rows_of_h == 2 && kTokens >= 2) {
+        down_few<2>(a, rows, begin, count);
+      } else {
+        down_many(a, rows, begin, count);
+      }
+    }
+  }
+};
+
+template <class Arch>
+inline constexpr SparseFfnKernel kU8S8 = {nullptr, Rows<Arch>::sparsify, U8S8<Arch>::dot,
+                                          Rows<Arch>::template hidden<int32_t>, U8S8<Arch>::down};
+
+}  // namespace sprun::kernels::sparse_ffn
