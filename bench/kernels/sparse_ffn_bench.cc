@@ -13,6 +13,7 @@
 // kLayers copies of the weights. With one thread, time is CPU time of the thread; with more,
 // elapsed time. Medians of kRounds.
 #include <emmintrin.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include <algorithm>
@@ -53,8 +54,9 @@ struct Free {
 using Buffer = std::unique_ptr<char, Free>;
 
 Buffer allocate(int64_t bytes) {
-  const auto size = static_cast<size_t>((bytes + 64) / 64 * 64);
-  Buffer b(static_cast<char*>(std::aligned_alloc(64, size)));
+  const auto size = static_cast<size_t>((bytes + (2 << 20)) / (2 << 20) * (2 << 20));
+  Buffer b(static_cast<char*>(std::aligned_alloc(2 << 20, size)));
+  madvise(b.get(), size, MADV_HUGEPAGE);
   std::memset(b.get(), 0, size);
   return b;
 }

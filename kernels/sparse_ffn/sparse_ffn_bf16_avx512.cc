@@ -1,0 +1,7 @@
+#include "kernels/sparse_ffn/float_impl.h"
+
+namespace sprun::kernels {
+
+extern constinit const SparseFfnKernel sparse_ffn_bf16_avx512 = sparse_ffn::kBf16<simd::Avx512>;
+
+}  // namespace sprun::kernels

@@ -1,0 +1,7 @@
+#include "kernels/sparse_ffn/float_impl.h"
+
+namespace sprun::kernels {
+
+extern constinit const SparseFfnKernel sparse_ffn_f32_avx512 = sparse_ffn::kF32<simd::Avx512>;
+
+}  // namespace sprun::kernels
