@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <cstring>
 
 namespace sprun {
 
@@ -37,10 +38,30 @@ Result<PackedBlob> allocate_blob(int64_t size_bytes) {
   return PackedBlob{std::shared_ptr<void>(p, [](void* q) { std::free(q); }), size_bytes};
 }
 
+// Alone, a weight of less than a few huge pages lies on 4 KiB pages, whole or with its end, and products with one row
+// read it a tenth to a fifth slower (measured on Zen 5, one thread). Such weights share large blocks instead, which
+// live as long as any of them.
+PackedBlob PackedCache::settle(PackedBlob blob) {
+  constexpr int64_t kSmallest = int64_t{1} << 16, kLargest = 4 * kHugePage, kShared = 16 * kHugePage;
+  if (blob.size_bytes < kSmallest || blob.size_bytes > kLargest) return blob;
+  const int64_t size = (blob.size_bytes + 63) / 64 * 64;
+  if (shared_.data == nullptr || shared_used_ + size > shared_.size_bytes) {
+    auto block = allocate_blob(kShared);  // untouched pages take no memory
+    if (!block.ok()) return blob;
+    shared_ = std::move(*block);
+    shared_used_ = 0;
+  }
+  char* place = static_cast<char*>(shared_.data.get()) + shared_used_;
+  shared_used_ += size;
+  std::memcpy(place, blob.data.get(), static_cast<size_t>(blob.size_bytes));
+  return {std::shared_ptr<void>(shared_.data, place), blob.size_bytes};
+}
+
 Result<PackedBlob> PackedCache::get(const std::string& key, const std::function<Result<PackedBlob>()>& pack) {
   const std::lock_guard lock(mutex_);
   if (auto it = blobs_.find(key); it != blobs_.end()) return it->second;
   SPRUN_ASSIGN(PackedBlob blob, pack());
+  blob = settle(std::move(blob));
   blobs_.emplace(key, blob);
   return blob;
 }

@@ -21,13 +21,17 @@ struct PackedBlob {
 class PackedCache {
  public:
   // The blob under `key`, made by `pack` on first use. The key must name the source constants (Tensor::id) and the
-  // layout, for example "gemm_f32_n32:17".
+  // layout, for example "gemm_f32_n32:17". What `pack` made may be copied elsewhere: it holds no addresses of itself.
   Result<PackedBlob> get(const std::string& key, const std::function<Result<PackedBlob>()>& pack);
   int64_t total_bytes() const;
 
  private:
+  PackedBlob settle(PackedBlob blob);
+
   mutable std::mutex mutex_;
   std::map<std::string, PackedBlob> blobs_;
+  PackedBlob shared_;  // where the next small blobs go
+  int64_t shared_used_ = 0;
 };
 
 // 64-byte aligned memory (large blocks straight from the system, so that freeing returns them).
