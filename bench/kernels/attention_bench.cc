@@ -1,12 +1,15 @@
-// Speed of every attention kernel, float and integer, on one thread: encoder shapes of BERT, and decode over a cache.
+// Speed of every attention kernel, float and integer, on one thread: encoder shapes of BERT, decode over a cache, and
+// decode over caches of a whole model (kv/<type>/...), stored as f32, bf16 or 8-bit codes.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
 
 #include "kernels/attention/attention.h"
 #include "kernels/attention/attention_int8.h"
+#include "kernels/attention/kv_cache.h"
 #include "kernels/isa.h"
 #include "runtime/base/packed_cache.h"
 #include "runtime/base/thread_pool.h"
@@ -39,6 +42,59 @@ void run(benchmark::State& state, const AttentionKernel* kernel, BenchShape s) {
                                               benchmark::Counter::kIsRate);
 }
 
+// Keys and values of one kv head group are read once a token, after all others: layers enough that no cache holds them.
+struct ModelCache {
+  static constexpr int64_t kBytes = int64_t{192} << 20;
+  BenchShape s;
+  DType dtype;
+  int64_t layers, layer_bytes, scale_bytes;
+  PackedBlob data, scales;
+
+  ModelCache(BenchShape shape, DType type, ThreadPool& pool) : s(shape), dtype(type) {
+    layer_bytes = kv_cache_data_bytes(dtype, s.kv_heads, s.kv_len, s.dim);
+    scale_bytes = kv_cache_scale_bytes(dtype, s.kv_heads, s.kv_len);
+    layers = std::max<int64_t>(kBytes / (2 * layer_bytes), 1);
+    data = allocate_blob(2 * layers * layer_bytes).value();
+    scales = allocate_blob(std::max<int64_t>(2 * layers * scale_bytes, 64)).value();
+    std::vector<float> rows(static_cast<size_t>(s.kv_len * s.dim));
+    for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i % 251) * 0.01F - 1.25F;
+    const KvCacheRows all{.kv_heads = s.kv_heads, .rows = s.kv_len, .dim = s.dim, .x = rows.data(), .x_row = s.dim};
+    for (int64_t i = 0; i < 2 * layers; ++i) kv_cache_store(all, view(i), 0, pool);
+  }
+  KvCacheView view(int64_t i) const {
+    return {.dtype = dtype, .data = static_cast<char*>(data.data.get()) + i * layer_bytes,
+            .scales = reinterpret_cast<float*>(static_cast<char*>(scales.data.get()) + i * scale_bytes),
+            .capacity = s.kv_len};
+  }
+};
+
+void run_model_cache(benchmark::State& state, const AttentionKernel* kernel, DType dtype, BenchShape s) {
+  ThreadPool pool(1);
+  const ModelCache cache(s, dtype, pool);
+  std::vector<float> q(static_cast<size_t>(s.heads * s.q_len * s.dim), 0.1F), out(q.size());
+  AttentionArgs args;
+  args.heads = s.heads, args.kv_heads = s.kv_heads, args.q_len = s.q_len, args.kv_len = s.kv_len;
+  args.head_dim = args.v_dim = s.dim;
+  args.q = q.data(), args.out = out.data();
+  args.q_strides = args.out_strides = bshd_strides(s.heads, s.q_len, s.dim);
+  args.k_strides = args.v_strides = bhsd_strides(s.kv_heads, s.kv_len, s.dim);
+  args.k_dtype = args.v_dtype = dtype, args.scale_head = s.kv_len;
+  args.causal = true, args.offset = s.kv_len - s.q_len;
+  args.scale = 1.0F / std::sqrt(static_cast<float>(s.dim));
+  args.kernel = kernel;
+  const PackedBlob scratch = allocate_blob(attention_scratch_bytes(args, 1)).value();
+  int64_t layer = 0;
+  for (auto _ : state) {
+    const KvCacheView k = cache.view(2 * layer), v = cache.view(2 * layer + 1);
+    args.k = k.data, args.v = v.data, args.k_scale = k.scales, args.v_scale = v.scales;
+    attention(args, pool, scratch.data.get());
+    layer = (layer + 1) % cache.layers;
+  }
+  state.counters["GB/s"] =
+      benchmark::Counter(static_cast<double>(2 * (cache.layer_bytes + cache.scale_bytes)) *
+                             static_cast<double>(state.iterations()) * 1e-9, benchmark::Counter::kIsRate);
+}
+
 void run_int8(benchmark::State& state, const AttentionInt8Kernel* kernel, BenchShape s) {
   ThreadPool pool(1);
   std::vector<uint8_t> q(static_cast<size_t>(s.heads * s.q_len * s.dim), 130), out(q.size());
@@ -66,7 +122,28 @@ std::string name_of(std::string_view kernel, const BenchShape& s) {
          "/q:" + std::to_string(s.q_len) + "/k:" + std::to_string(s.kv_len) + "/dim:" + std::to_string(s.dim);
 }
 
+void register_model_caches() {
+  struct Stored {
+    const char* name;
+    DType dtype;
+  };
+  for (const Stored type : {Stored{"f32", DType::kF32}, {"bf16", DType::kBf16}, {"s8", DType::kS8}}) {
+    for (const auto& info : attention_kernels(type.dtype)) {
+      if (!available_isas().contains(info.isa)) continue;
+      for (const int64_t kv_len : {512, 4096}) {
+        for (const int64_t q_len : {1, 4, 256}) {
+          const BenchShape s{32, 8, q_len, kv_len, 128};
+          const std::string prefix = std::string("kv/") + type.name + "/";
+          benchmark::RegisterBenchmark((prefix + name_of(info.name, s)).c_str(), run_model_cache, info.kernel,
+                                       type.dtype, s);
+        }
+      }
+    }
+  }
+}
+
 const bool kRegistered = [] {
+  register_model_caches();
   constexpr BenchShape kShapes[] = {{12, 12, 32, 32, 64},   {12, 12, 128, 128, 64}, {12, 12, 384, 384, 64},
                                     {12, 12, 197, 197, 64}, {12, 12, 1, 512, 64},   {32, 8, 1, 2048, 128}};
   std::vector<KernelInfo<AttentionKernel>> kernels(attention_kernels().begin(), attention_kernels().end());

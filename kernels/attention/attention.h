@@ -1,5 +1,5 @@
-// Attention over strided views: one description of the problem for every op, an exact tiled f32 path and a reference
-// for the other float types.
+// Attention over strided views: one description of the problem for every op, an exact tiled f32 path whose keys and
+// values may be stored as bf16 or 8-bit codes (kv_cache.h), and a reference for the other types.
 //
 //   AttentionArgs args{.batch = 1, .heads = 12, .kv_heads = 12, .q_len = s, .kv_len = s, .head_dim = 64, .v_dim = 64};
 //   args.q = packed;  args.q_strides = {s * 2304, 64, 2304};     // columns of a packed [B, S, 3*H*D] row: no
@@ -50,23 +50,29 @@ enum class ScoreOutput : uint8_t { kNone, kRaw, kCapped, kBiased, kProbabilities
 //   out[b,h,i,:] = sum_j softmax(s)[j] * v[b,g,j,:],   0 when no key is left (every s[j] is -inf)
 // Band: with p = offset(b) + i the position of the query, j <= p if causal, j >= p - left_window and
 // j <= p + right_window when those are >= 0. Keys at or after kv_len(b) and mask_keys do not exist.
+// Keys and values of 8-bit codes are codes times the scale of their row.
 // Sizes are >= 0 and heads is a multiple of kv_heads. Views may overlap each other but not `out`. k may have any dim
 // stride (1: rows; kv_len: transposed), the others have dim stride 1. Aligned to the element size.
 // Regime:  compute-bound; bandwidth-bound when few query rows share a kv head (decode).
 // Numeric: f32 is exact attention up to rounding order, unless bf16_products; f16 and bf16 compute in float, f64 in
 //          double.
-// Threads: tiles run on the pool; several calls may run at once with their own scratch.
+// Threads: tiles run on the pool; several calls may run at once with their own scratch. The result does not depend on
+//          the number of threads.
 // Source:  ONNX Attention-23..25, com.microsoft MultiHeadAttention; online softmax as in arXiv 2205.14135.
 struct AttentionArgs {
   int64_t batch = 1, heads = 1, kv_heads = 1;
   int64_t q_len = 0, kv_len = 0, head_dim = 0, v_dim = 0;
-  DType dtype = DType::kF32;    // q, k, out, scores
+  DType dtype = DType::kF32;    // q, out, scores
   DType v_dtype = DType::kF32;
+  DType k_dtype = DType::kUndefined;  // kUndefined: dtype. The fast path takes f32, bf16 or s8 for both k and v.
   const void* q = nullptr;
   const void* k = nullptr;
   const void* v = nullptr;
   void* out = nullptr;
   AttentionStrides q_strides, k_strides, v_strides, out_strides;
+  // Of s8 keys and values: row j of kv head g is scaled by the element at b * scale_batch + g * scale_head + j.
+  const float *k_scale = nullptr, *v_scale = nullptr;
+  int64_t scale_batch = 0, scale_head = 0;
   float scale = 1.0F;
   float softcap = 0.0F;  // c; <= 0: cap(x) = x
 
@@ -102,8 +108,8 @@ struct AttentionArgs {
   const AttentionKernel* kernel = nullptr;  // null: the best that this CPU and SPRUN_MAX_ISA allow
 };
 
-// The f32 kernels, best first.
-std::span<const KernelInfo<AttentionKernel>> attention_kernels();
+// The f32 kernels over keys and values of a type (f32, bf16 or s8), best first.
+std::span<const KernelInfo<AttentionKernel>> attention_kernels(DType kv = DType::kF32);
 // Those with bf16 inputs of both products, best first; none where they are not built.
 std::span<const KernelInfo<AttentionKernel>> attention_bf16_kernels();
 

@@ -62,7 +62,7 @@ struct Bf16Keys {
   }
 
   SPRUN_INLINE void load_key(const AttentionBlock& b, int64_t j) const {
-    const float* key = b.k + j * b.k_row;
+    const float* key = static_cast<const float*>(b.k) + j * b.k_row;
     uint32_t* to = k + j * k_pitch;
     for (int64_t i = 0; i < k_pitch; i += kL) {
       __builtin_prefetch(key + kAhead * b.k_row + 2 * i);
@@ -72,7 +72,7 @@ struct Bf16Keys {
   }
 
   SPRUN_INLINE void load_strided_key(const AttentionBlock& b, int64_t j) const {
-    const float* key = b.k + j * b.k_row;
+    const float* key = static_cast<const float*>(b.k) + j * b.k_row;
     alignas(64) float t[2 * kL];
     for (int64_t i = 0; i < k_pitch; i += kL) {
       for (int64_t d = 0; d < 2 * kL; ++d) t[d] = 2 * i + d < b.head_dim ? key[(2 * i + d) * b.k_dim] : 0.0F;
@@ -82,7 +82,7 @@ struct Bf16Keys {
 
   SPRUN_INLINE void load_values(const AttentionBlock& b, int64_t j) const {
     const bool paired = j + 1 < b.key_end;
-    const float *first = b.v + j * b.v_row, *second = paired ? first + b.v_row : first;
+    const float *first = static_cast<const float*>(b.v) + j * b.v_row, *second = paired ? first + b.v_row : first;
     uint32_t* to = v + j / 2 * v_pitch;
     for (int64_t d = 0; d < b.v_dim; d += kL) {
       __builtin_prefetch(first + kAhead * b.v_row + d);
@@ -255,8 +255,8 @@ void load_bf16_keys(const AttentionBlock& block, float* scratch) {
 }
 
 template <class A>
-void run_bf16_block(const AttentionBlock& block, float* scratch) {
-  run_with_vectors<A, Bf16Runner>(block, scratch);
+void run_bf16_block(const AttentionBlock& block, float* partial, float* scratch) {
+  run_with_vectors<A, Bf16Runner>(block, partial, scratch);
 }
 
 template <class A>
@@ -266,7 +266,7 @@ int64_t bf16_scratch_floats(int64_t head_dim, int64_t v_dim, int64_t keys) {
          (Tile<A>::kKeys / 2 + Bf16Keys<A>::k_pitch_of(head_dim)) * kWidest;
 }
 
-// Few query rows read keys and values once: there is nothing to gain from rounding them, so no decode.
+// Few query rows read keys and values once: there is nothing to gain from rounding them, so no decode; nor parts, as load() takes all keys.
 template <class A>
 inline constexpr AttentionKernel kBf16Attention = {
     .lanes = F32<simd::VecArch<A>>::kLanes,
@@ -277,6 +277,7 @@ inline constexpr AttentionKernel kBf16Attention = {
     .decode_rows = 0,
     .decode = nullptr,
     .decode_scratch_floats = nullptr,
+    .merge = nullptr,
 };
 
 }  // namespace sprun::kernels::attn

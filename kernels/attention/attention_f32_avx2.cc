@@ -2,6 +2,6 @@
 
 namespace sprun::kernels {
 
-extern constinit const AttentionKernel attention_f32_avx2 = attn::kAttention<simd::Avx2>;
+extern constinit const AttentionKernel attention_f32_avx2 = attn::kAttention<simd::Avx2, float>;
 
 }  // namespace sprun::kernels

@@ -2,6 +2,6 @@
 
 namespace sprun::kernels {
 
-extern constinit const AttentionKernel attention_f32_avx512 = attn::kAttention<simd::Avx512>;
+extern constinit const AttentionKernel attention_f32_avx512 = attn::kAttention<simd::Avx512, float>;
 
 }  // namespace sprun::kernels

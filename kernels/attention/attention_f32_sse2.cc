@@ -2,6 +2,6 @@
 
 namespace sprun::kernels {
 
-extern constinit const AttentionKernel attention_f32_sse2 = attn::kAttention<simd::Sse2>;
+extern constinit const AttentionKernel attention_f32_sse2 = attn::kAttention<simd::Sse2, float>;
 
 }  // namespace sprun::kernels

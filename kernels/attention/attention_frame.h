@@ -33,6 +33,7 @@ struct Tile<simd::Avx512Bf16> {
 // Derived has
 //   kKeyGroup                                  tiles begin at multiples of it
 //   void load_queries()                        Q times the scale, as its products take it
+//   void begin_keys(j, n)                      called before the products of keys j .. j + n (default: nothing)
 //   void multiply_keys(j, i, n, V (&s)[kR][kNv])   scores of keys i .. i + kR of the tile; past n any
 //   void exponentials(n)                       p = exp(s - max) of the tile; max_, factor_ and sum_ move on
 //   void accumulate(j, n)                      O^T = O^T * factor_ + V^T P^T, only the product when first_
@@ -61,15 +62,20 @@ class BlockFrame {
     }
   }
 
-  void run() {
+  void run(float* partial) {
     self().load_queries();
     visit(b_.band_begin, b_.band_end, true);
-    if (may_starve_ && starved()) visit(0, b_.key_end, false);
-    store_output();
+    if (may_starve_ && starved()) {  // keys outside of the band only matter if they get a finite score
+      const bool fills = b_.fill > kNegInf;
+      visit(fills ? 0 : b_.band_begin, fills ? b_.key_end : b_.band_end, false);
+    }
+    if (partial != nullptr) store_state(partial);
+    else store_output();
   }
 
  protected:
   Derived& self() { return static_cast<Derived&>(*this); }
+  SPRUN_INLINE void begin_keys(int64_t /*j*/, int64_t /*n*/) {}
 
   void visit(int64_t begin, int64_t end, bool skip) {
     may_starve_ = skip && b_.fill > kNegInf && (begin > 0 || end < b_.key_end);
@@ -82,6 +88,7 @@ class BlockFrame {
     for (int64_t j = begin / Derived::kKeyGroup * Derived::kKeyGroup; j < end; j += kKeyTile) {
       const int64_t n = end - j < kKeyTile ? end - j : kKeyTile;
       if (b_.mask != nullptr && !load_mask(j, n) && skip) continue;
+      self().begin_keys(j, n);
       scores(j, n);
       self().exponentials(n);
       self().accumulate(j, n);
@@ -225,29 +232,42 @@ class BlockFrame {
   }
 
   void store_output() {
-    if (first_) return store_zeros();
     for (int64_t r0 = 0; r0 < b_.rows; r0 += kL) {
       const V sum = V::load(sum_ + r0);
-      const V inverse = V::select(sum == V::zero(), V::zero(), V::broadcast(1.0F) / sum);
-      for (int64_t d0 = 0; d0 < b_.v_dim; d0 += kL) {
-        const int64_t n = b_.v_dim - d0 < kL ? b_.v_dim - d0 : kL;
-        V t[kL];
-#pragma GCC unroll 16
-        for (int i = 0; i < kL; ++i) t[i] = i < n ? V::load(o_ + (d0 + i) * kW + r0) * inverse : V::zero();
-        simd::transpose(t);
-#pragma GCC unroll 16
-        for (int i = 0; i < kL; ++i) {
-          if (r0 + i >= b_.rows) continue;
-          if (n == kL) t[i].store(b_.out[r0 + i] + d0);
-          else t[i].store_partial(b_.out[r0 + i] + d0, n);
-        }
-      }
+      store_rows(r0, V::select(sum == V::zero(), V::zero(), V::broadcast(1.0F) / sum), b_.out + r0);
     }
   }
 
-  void store_zeros() {
+  void store_state(float* partial) {
+    const int64_t pitch = b_.v_dim + 2;
+    for (int64_t r0 = 0; r0 < b_.rows; r0 += kL) {
+      float* rows[kL];
+      for (int64_t i = 0; i < kL; ++i) rows[i] = partial + (r0 + i) * pitch;
+      store_rows(r0, V::broadcast(1.0F), rows);
+    }
     for (int64_t r = 0; r < b_.rows; ++r) {
-      for (int64_t d = 0; d < b_.v_dim; ++d) b_.out[r][d] = 0.0F;
+      partial[r * pitch + b_.v_dim] = max_[r];
+      partial[r * pitch + b_.v_dim + 1] = sum_[r];
+    }
+  }
+
+  // O times `factor` of rows r0 .. r0 + kL, as far as they exist, to rows[0], rows[1], ...
+  void store_rows(int64_t r0, V factor, float* const* rows) {
+    const int64_t n = b_.rows - r0 < kL ? b_.rows - r0 : kL;
+    for (int64_t d0 = 0; d0 < b_.v_dim; d0 += kL) {
+      const int64_t width = b_.v_dim - d0 < kL ? b_.v_dim - d0 : kL;
+      V t[kL];
+#pragma GCC unroll 16
+      for (int i = 0; i < kL; ++i) {
+        t[i] = i < width && !first_ ? V::load(o_ + (d0 + i) * kW + r0) * factor : V::zero();
+      }
+      simd::transpose(t);
+#pragma GCC unroll 16
+      for (int i = 0; i < kL; ++i) {
+        if (i >= n) continue;
+        if (width == kL) t[i].store(rows[i] + d0);
+        else t[i].store_partial(rows[i] + d0, width);
+      }
     }
   }
 
@@ -268,13 +288,13 @@ int64_t frame_floats(int64_t v_dim) {
 
 // Runs the Runner of as many vectors as the rows need.
 template <class A, template <class, int> class Runner>
-SPRUN_INLINE void run_with_vectors(const AttentionBlock& block, float* scratch) {
+SPRUN_INLINE void run_with_vectors(const AttentionBlock& block, float* partial, float* scratch) {
   constexpr int64_t kL = F32<simd::VecArch<A>>::kLanes;
-  if (block.rows <= kL) return Runner<A, 1>(block, scratch).run();
+  if (block.rows <= kL) return Runner<A, 1>(block, scratch).run(partial);
   if constexpr (Tile<A>::kVecs >= 3) {
-    if (block.rows > 2 * kL) return Runner<A, 3>(block, scratch).run();
+    if (block.rows > 2 * kL) return Runner<A, 3>(block, scratch).run(partial);
   }
-  Runner<A, 2>(block, scratch).run();
+  Runner<A, 2>(block, scratch).run(partial);
 }
 
 }  // namespace sprun::kernels::attn

@@ -4,7 +4,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernels/attention/attention.h"
+#include "kernels/attention/attention_rows.h"
 #include "runtime/base/half.h"
 #include "runtime/base/thread_pool.h"
 
@@ -17,6 +17,7 @@ C read(const void* data, DType dtype, int64_t i) {
     case DType::kF64: return static_cast<C>(static_cast<const double*>(data)[i]);
     case DType::kF16: return static_cast<C>(to_float(static_cast<const Float16*>(data)[i]));
     case DType::kBf16: return static_cast<C>(to_float(static_cast<const BFloat16*>(data)[i]));
+    case DType::kS8: return static_cast<C>(static_cast<const int8_t*>(data)[i]);
     default: return static_cast<C>(static_cast<const float*>(data)[i]);
   }
 }
@@ -66,15 +67,22 @@ class RowRunner {
     for (int64_t j = 0; j < a_.kv_len; ++j) write(a_.scores, a_.dtype, base + j, s_[static_cast<size_t>(j)]);
   }
 
+  // What codes of row j are multiplied by.
+  C scale_of(const float* scales, DType dtype, int64_t j) const {
+    if (dtype != DType::kS8) return C{1};
+    return static_cast<C>(scales[b_ * a_.scale_batch + g_ * a_.scale_head + j]);
+  }
+
   void dot_products() {
     const int64_t q = at(a_.q_strides, b_, h_, i_);
+    const DType k_dtype = key_dtype(a_);
     for (int64_t j = 0; j < a_.kv_len; ++j) {
       const int64_t k = at(a_.k_strides, b_, g_, j);
       C sum = 0;
       for (int64_t d = 0; d < a_.head_dim; ++d) {
-        sum += read<C>(a_.q, a_.dtype, q + d * a_.q_strides.dim) * read<C>(a_.k, a_.dtype, k + d * a_.k_strides.dim);
+        sum += read<C>(a_.q, a_.dtype, q + d * a_.q_strides.dim) * read<C>(a_.k, k_dtype, k + d * a_.k_strides.dim);
       }
-      s_[static_cast<size_t>(j)] = sum * static_cast<C>(a_.scale);
+      s_[static_cast<size_t>(j)] = sum * static_cast<C>(a_.scale) * scale_of(a_.k_scale, k_dtype, j);
     }
     record(ScoreOutput::kRaw);
     if (a_.softcap > 0) {
@@ -137,7 +145,7 @@ class RowRunner {
     for (int64_t d = 0; d < a_.v_dim; ++d) {
       C sum = 0;
       for (int64_t j = 0; j < a_.kv_len; ++j) {
-        const C p = s_[static_cast<size_t>(j)];
+        const C p = s_[static_cast<size_t>(j)] * scale_of(a_.v_scale, a_.v_dtype, j);
         if (p == 0) continue;
         sum += p * read<C>(a_.v, a_.v_dtype, at(a_.v_strides, b_, g_, j) + d * a_.v_strides.dim);
       }
