@@ -42,9 +42,9 @@ void run(benchmark::State& state, const AttentionKernel* kernel, BenchShape s) {
                                               benchmark::Counter::kIsRate);
 }
 
-// Keys and values of one kv head group are read once a token, after all others: layers enough that no cache holds them.
+// A layer's keys and values are read once a token, after all others': layers enough that no CPU cache holds them.
 struct ModelCache {
-  static constexpr int64_t kBytes = int64_t{192} << 20;
+  static constexpr int64_t kBytes = int64_t{128} << 20;
   BenchShape s;
   DType dtype;
   int64_t layers, layer_bytes, scale_bytes;
@@ -131,7 +131,7 @@ void register_model_caches() {
     for (const auto& info : attention_kernels(type.dtype)) {
       if (!available_isas().contains(info.isa)) continue;
       for (const int64_t kv_len : {512, 4096}) {
-        for (const int64_t q_len : {1, 4, 256}) {
+        for (const int64_t q_len : {1, 4, 8}) {
           const BenchShape s{32, 8, q_len, kv_len, 128};
           const std::string prefix = std::string("kv/") + type.name + "/";
           benchmark::RegisterBenchmark((prefix + name_of(info.name, s)).c_str(), run_model_cache, info.kernel,

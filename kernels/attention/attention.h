@@ -116,7 +116,8 @@ std::span<const KernelInfo<AttentionKernel>> attention_bf16_kernels();
 // True if the tiled f32 path takes the problem; otherwise attention() runs the reference.
 bool attention_is_fast(const AttentionArgs& args);
 
-// Scratch for attention(), 64-byte aligned; depends on sizes, dtypes, mask kind and key strides only.
+// Scratch for attention(), 64-byte aligned; depends on sizes, dtypes, mask kind and key strides only, and is enough for
+// any smaller kv_len.
 int64_t attention_scratch_bytes(const AttentionArgs& args, int max_threads);
 
 // Multiply-adds times two, ignoring masks.

@@ -266,7 +266,8 @@ int64_t bf16_scratch_floats(int64_t head_dim, int64_t v_dim, int64_t keys) {
          (Tile<A>::kKeys / 2 + Bf16Keys<A>::k_pitch_of(head_dim)) * kWidest;
 }
 
-// Few query rows read keys and values once: there is nothing to gain from rounding them, so no decode; nor parts, as load() takes all keys.
+// Few query rows read keys and values once: there is nothing to gain from rounding them, so no decode. No parts either:
+// load() takes all keys.
 template <class A>
 inline constexpr AttentionKernel kBf16Attention = {
     .lanes = F32<simd::VecArch<A>>::kLanes,

@@ -2,8 +2,8 @@
 //   S^T[key, row] = K[key, :] Q^T      broadcasts elements of K as it lies in memory, any strides
 //   P^T = exp(S^T - max)               maxima and sums over keys are plain vector operations
 //   O^T[dim, row] += V^T P^T           broadcasts elements of V as it lies in memory
-// so nothing but Q (once) and O (once) is ever transposed, and float K and V are never copied. Narrower ones are widened
-// a tile at a time, which costs one pass over the tile for the 16 to 48 rows that read it.
+// so nothing but Q (once) and O (once) is ever transposed, and float K and V are never copied. Narrower ones are
+// widened a tile at a time: one pass over the tile for the 16 to 48 rows that read it.
 #pragma once
 
 #include <type_traits>

@@ -13,8 +13,11 @@
 
 namespace sprun::kernels::attn {
 
-inline constexpr int64_t kDecodeRows = 8;
 inline constexpr int64_t kDecodeTile = 64;
+
+// Most rows. More than these pay for rows as lanes, the sooner the less there is to gain from reading memory once.
+template <class A, class T>
+inline constexpr int64_t kDecodeRows = (sizeof(T) == sizeof(float) ? 24 : 16) + (F32<A>::kLanes == 16 ? 8 : 0);
 
 // Register tile of P V for kRows rows: vectors of dims. Few rows need as many sums, or each waits for the one before.
 template <class A, int kRows>
@@ -36,7 +39,7 @@ class DecodeRunner {
         v_(static_cast<const T*>(block.v)),
         pitch_((block.v_dim + kL - 1) / kL * kL),
         s_(scratch),
-        o_(scratch + kDecodeRows * kDecodeTile) {}
+        o_(scratch + kDecodeRows<A, T> * kDecodeTile) {}
 
   void run(float* partial) {
     visit(b_.band_begin, b_.band_end);
@@ -57,8 +60,11 @@ class DecodeRunner {
       const int64_t n = end - j < kDecodeTile ? end - j : kDecodeTile;
       products(j, n);
       for (int64_t r = 0; r < b_.rows; ++r) {
-        scores(r, j, n);
-        exponentials(r, j, n);
+        if (n == kDecodeTile && is_plain(r, j)) {
+          exponentials<true>(r, j, n, scale_products(r, j));
+        } else {
+          exponentials<false>(r, j, n, scores(r, j, n));
+        }
       }
       accumulate(j, n);
     }
@@ -133,9 +139,32 @@ class DecodeRunner {
     }
   }
 
-  // Products of row r to scores; lanes past the last key get -inf.
-  void scores(int64_t r, int64_t j, int64_t n) {
+  // True if scales are all that makes scores of the products of a whole tile.
+  SPRUN_INLINE bool is_plain(int64_t r, int64_t j) const {
+    const bool unchanged = b_.softcap <= 0.0F && b_.mask == nullptr && b_.key_bias[0] == nullptr &&
+                           b_.key_bias[1] == nullptr;
+    return unchanged && b_.lo[r] <= j && b_.hi[r] >= j + kDecodeTile;
+  }
+
+  // Products of row r with a whole tile to scores; returns their maxima and that of earlier ones.
+  SPRUN_INLINE V scale_products(int64_t r, int64_t j) {
     const V scale = V::broadcast(b_.scale);
+    V top = V::broadcast(max_[r]);
+    float* s = s_ + r * kDecodeTile;
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < kDecodeTile; i += kL) {
+      V x = V::load(s + i) * scale;
+      if (b_.k_scale != nullptr) x = x * V::load(b_.k_scale + j + i);
+      x.store(s + i);
+      top = V::max(top, x);
+    }
+    return top;
+  }
+
+  // The same for any products; lanes past the last key get -inf.
+  V scores(int64_t r, int64_t j, int64_t n) {
+    const V scale = V::broadcast(b_.scale);
+    V top = V::broadcast(max_[r]);
     for (int64_t i = 0; i < n; i += kL) {
       const int64_t width = n - i < kL ? n - i : kL;
       float* s = s_ + r * kDecodeTile + i;
@@ -145,7 +174,9 @@ class DecodeRunner {
       const int64_t lo = b_.lo[r] - (j + i), hi = b_.hi[r] - (j + i);
       if (lo > 0 || hi < width) fill_outside(s, lo, hi, width);
       for (int64_t l = width; l < kL; ++l) s[l] = kNegInf;
+      top = V::max(top, V::load(s));
     }
+    return top;
   }
 
   SPRUN_INLINE V adjust(V s, int64_t r, int64_t j, int64_t n) const {
@@ -170,18 +201,19 @@ class DecodeRunner {
   }
 
   // p = exp(s - max), times the scales of the values.
-  void exponentials(int64_t r, int64_t j, int64_t n) {
+  template <bool kFull>
+  SPRUN_INLINE void exponentials(int64_t r, int64_t j, int64_t n, V top) {
     float* s = s_ + r * kDecodeTile;
-    V top = V::broadcast(max_[r]);
-    for (int64_t i = 0; i < n; i += kL) top = V::max(top, V::load(s + i));
     const V high = V::broadcast(top.reduce_max());
     const V low = safe_max(high);
     const V factor = exp_score(V::broadcast(max_[r]) - low);
     V sum = V::zero();
-    for (int64_t i = 0; i < n; i += kL) {
+    const int64_t end = kFull ? kDecodeTile : n;
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < end; i += kL) {
       V e = exp_score(V::load(s + i) - low);
       sum = sum + e;
-      if (b_.v_scale != nullptr) e = e * V::load_partial(b_.v_scale + j + i, n - i < kL ? n - i : kL);
+      if (b_.v_scale != nullptr) e = e * value_scales<kFull>(j + i, n - i);
       e.store(s + i);
     }
     alignas(64) float t[kL];
@@ -190,6 +222,11 @@ class DecodeRunner {
     factor.store(t);
     factor_[r] = t[0];
     sum_[r] = sum_[r] * factor_[r] + sum.reduce_add();
+  }
+
+  template <bool kFull>
+  SPRUN_INLINE V value_scales(int64_t j, int64_t n) const {
+    return kFull || n >= kL ? V::load(b_.v_scale + j) : V::load_partial(b_.v_scale + j, n);
   }
 
   // `next`: rows of K to prefetch, or null.
@@ -265,9 +302,9 @@ class DecodeRunner {
   const AttentionBlock& b_;
   const T *k_, *v_;
   int64_t pitch_;
-  float* s_;  // [kDecodeRows, kDecodeTile]
+  float* s_;  // [kDecodeRows<A, T>, kDecodeTile]
   float* o_;  // [rows, pitch_]
-  float max_[kDecodeRows], sum_[kDecodeRows], factor_[kDecodeRows];
+  float max_[kDecodeRows<A, T>], sum_[kDecodeRows<A, T>], factor_[kDecodeRows<A, T>];
 };
 
 template <class A, class T>
@@ -275,10 +312,10 @@ void run_decode(const AttentionBlock& block, float* partial, float* scratch) {
   DecodeRunner<A, T>(block, scratch).run(partial);
 }
 
-template <class A>
+template <class A, class T>
 int64_t decode_scratch_floats(int64_t /*head_dim*/, int64_t v_dim) {
   constexpr int64_t kL = F32<A>::kLanes;
-  return kDecodeRows * (kDecodeTile + (v_dim + kL - 1) / kL * kL);
+  return kDecodeRows<A, T> * (kDecodeTile + (v_dim + kL - 1) / kL * kL);
 }
 
 }  // namespace sprun::kernels::attn

@@ -14,9 +14,9 @@ inline constexpr AttentionKernel kAttention = {
     .run = run_block<A, T>,
     .scratch_floats = block_scratch_floats<A, T>,
     .load = nullptr,
-    .decode_rows = kDecodeRows,
+    .decode_rows = kDecodeRows<A, T>,
     .decode = run_decode<A, T>,
-    .decode_scratch_floats = decode_scratch_floats<A>,
+    .decode_scratch_floats = decode_scratch_floats<A, T>,
     .merge = merge_parts<A>,
 };
 

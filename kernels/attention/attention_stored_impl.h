@@ -1,4 +1,4 @@
-// Keys and values as they lie in memory: float, bf16 (uint16_t) or 8-bit codes (int8_t, whose scale the caller applies).
+// Keys and values as they lie in memory: float, bf16 (uint16_t) or 8-bit codes (int8_t; the caller applies scales).
 #pragma once
 
 #include <cstdint>

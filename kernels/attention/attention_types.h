@@ -43,7 +43,7 @@ struct AttentionKernel {
   // Null, or called before the first run() of blocks that share keys [0, key_end) and values: leaves them in scratch in
   // the kernel's own form.
   void (*load)(const AttentionBlock& block, float* scratch);
-  int64_t decode_rows;  // most rows of decode()
+  int64_t decode_rows;  // most rows of decode(), at most kAttentionMaxRows
   // run() for few rows with k_dim == 1: streams K and V once.
   void (*decode)(const AttentionBlock& block, float* partial, float* scratch);
   int64_t (*decode_scratch_floats)(int64_t head_dim, int64_t v_dim);

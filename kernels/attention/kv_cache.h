@@ -28,7 +28,8 @@ struct KvCacheRows {
   int64_t x_head = 0, x_row = 0;
 };
 
-// Keys or values of one layer: data [kv_heads, capacity, dim], dtype kF32, kBf16 or kS8; kS8 has scales [kv_heads, capacity].
+// Keys or values of one layer: data [kv_heads, capacity, dim] of kF32, kBf16 or kS8; of kS8 also scales
+// [kv_heads, capacity].
 struct KvCacheView {
   DType dtype = DType::kF32;
   void* data = nullptr;
@@ -46,7 +47,7 @@ constexpr int64_t kv_cache_scale_bytes(DType dtype, int64_t kv_heads, int64_t ca
 // Writes the rows to [position, position + rows) of every kv head and touches nothing else.
 //   kBf16:  nearest, ties to even; NaN stays NaN
 //   kS8:    m = max |x| of the row, scale = m / 127, code = round_half_even(x * (127 / m)), in -127 .. 127
-//           m < 2^-100: scale 0, codes 0; a value that is not finite: scale NaN, codes 0, which attention turns into NaN
+//           m < 2^-100: scale 0, codes 0; a value that is not finite: scale NaN, codes 0, so attention gives NaN
 // 0 <= position, position + rows <= capacity; x does not overlap the cache; data and scales aligned to their elements.
 // Numeric: every variant gives the same bits.
 // Threads: rows are shared out on the pool; calls on different rows may run at once.
