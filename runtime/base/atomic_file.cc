@@ -7,10 +7,30 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <mutex>
+#include <set>
 #include <system_error>
 #include <utility>
 
 namespace sprun {
+
+namespace {
+struct Unfinished {
+  std::mutex mutex;
+  std::set<std::string> paths;
+};
+// Never destroyed: a thread that ends the process may still ask for it.
+Unfinished& unfinished() {
+  static auto* files = new Unfinished;
+  return *files;
+}
+
+void forget(const std::string& temporary) {
+  Unfinished& files = unfinished();
+  const std::lock_guard lock(files.mutex);
+  files.paths.erase(temporary);
+}
+}  // namespace
 
 Result<AtomicFile> AtomicFile::create(const std::string& path) {
   static constinit std::atomic<unsigned> counter{0};
@@ -19,7 +39,16 @@ Result<AtomicFile> AtomicFile::create(const std::string& path) {
   if (fd < 0) {
     return Status(Code::kUsage, "file '" + path + "' cannot be created: " + std::system_category().message(errno));
   }
+  Unfinished& files = unfinished();
+  const std::lock_guard lock(files.mutex);
+  files.paths.insert(temporary);
   return AtomicFile(path, std::move(temporary), fd);
+}
+
+void AtomicFile::discard_unfinished() {
+  Unfinished& files = unfinished();
+  const std::lock_guard lock(files.mutex);
+  for (const std::string& path : files.paths) unlink(path.c_str());
 }
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
@@ -32,6 +61,7 @@ AtomicFile::~AtomicFile() {
   if (fd_ < 0) return;
   close(fd_);
   unlink(temporary_.c_str());
+  forget(temporary_);
 }
 
 Status AtomicFile::error(const char* what, int error_number) const {
@@ -58,6 +88,7 @@ Status AtomicFile::pad_to(int64_t alignment) {
 Status AtomicFile::commit() {
   const int fd = std::exchange(fd_, -1);
   const bool closed = close(fd) == 0;
+  forget(temporary_);
   if (closed && std::rename(temporary_.c_str(), path_.c_str()) == 0) return {};
   const int error_number = errno;
   unlink(temporary_.c_str());

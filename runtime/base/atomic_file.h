@@ -28,6 +28,9 @@ class AtomicFile {
   // Writes zero bytes up to a multiple of `alignment`.
   Status pad_to(int64_t alignment);
   Status commit();
+  // Removes the temporary files of all files that are being written in this process. For a process that is about to end
+  // without running destructors; thread-safe.
+  static void discard_unfinished();
   // Bytes written so far.
   int64_t size() const { return size_; }
 

@@ -12,6 +12,8 @@
 
 #include <fmt/format.h>
 
+#include "runtime/base/atomic_file.h"
+
 namespace sprun::tools {
 namespace {
 
@@ -30,6 +32,7 @@ void wait_for_interrupt(sigset_t set) {
   stop_source().request_stop();
   const timespec grace{2, 0};
   sigtimedwait(&set, nullptr, &grace);
+  AtomicFile::discard_unfinished();
   _exit(130);
 }
 
@@ -127,6 +130,7 @@ void watch_interrupts() {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);  // threads started later inherit it
   (void)stop_source();
   std::thread(wait_for_interrupt, set).detach();
