@@ -161,6 +161,84 @@ class OtherCommands(CommandTest):
             self.assertEqual(json.loads((self.dir / "verdicts.json").read_text())["totals"]["fail"], 1)
 
 
+class Compress(CommandTest):
+    def data(self, samples=9, length=6):
+        """A folder with input_ids.npy: masks and token types are made by the command."""
+        rng = random.Random(3)
+        ids = models.npy([rng.randrange(50) for _ in range(samples * length)], [samples, length], "<i8")
+        return pathlib.Path(self.write(f"calibration{samples}x{length}/input_ids.npy", ids)).parent
+
+    def compress(self, *args, code=0, out="small.onnx"):
+        return self.sprun("compress", self.bert, "-o", self.dir / out, "--no-measure", *args, code=code)
+
+    def test_prunes_reports_and_leaves_the_original_alone(self):
+        before = pathlib.Path(self.bert).read_bytes()
+        done = self.sprun("compress", self.bert, "-o", self.dir / "small.onnx", "--calibration", self.data(), "--prune", "4x1:0.5",
+                          "--quantize", "*intermediate*=int8", "--json", self.dir / "r.json", "--html", self.dir / "r.html")
+        self.assertIn("4x1:0.5@sparsegpt", done.stdout)
+        report = json.loads((self.dir / "r.json").read_text())
+        self.assertEqual(report["samples"], 8)
+        self.assertEqual(report["held_out_samples"], 1)
+        for layer in report["layers"]:
+            self.assertAlmostEqual(layer["after"]["zeros"] / layer["after"]["parameters"], 0.5, delta=0.05)
+            self.assertLess(layer["relative_error"], 1)
+        self.assertGreater(report["latency"]["before_ms"], 0)
+        self.assertTrue((self.dir / "r.html").read_text().startswith("<!doctype html>"))
+        self.assertEqual(pathlib.Path(self.bert).read_bytes(), before)
+        self.sprun("run", self.dir / "small.onnx", "--dim", "sequence_length=8", "--iterations", "1")
+        self.assertIn("50.0%", self.sprun("inspect", self.dir / "small.onnx").stdout)
+
+    def test_nothing_asked_for_gives_the_same_outputs(self):
+        self.compress("--prune", "16x4:0@magnitude")
+        self.bert_run("-o", self.dir / "want.npz")
+        self.sprun("run", self.dir / "small.onnx", "--dim", "sequence_length=8", "--iterations", "1", "--compare",
+                   self.dir / "want.npz", "--rtol", "0", "--atol", "0")
+
+    def test_a_recipe_file_means_the_same_as_options(self):
+        recipe = self.write("recipe.json", b'{"steps": [{"prune": "2:4@wanda", "layers": "*query*"}, {"prune": '
+                            b'"unstructured:0.5@magnitude", "layers": "*output*"}], "skip": ["*attention.output*"]}')
+        self.compress("--calibration", self.data(), "--recipe", recipe, out="a.onnx")
+        self.compress("--calibration", self.data(), "--prune", "*query*=2:4@wanda", "--prune",
+                      "*output*=unstructured:0.5@magnitude", "--skip", "*attention.output*", out="b.onnx")
+        self.assertEqual((self.dir / "a.onnx").read_bytes(), (self.dir / "b.onnx").read_bytes())
+
+    def test_random_data_only_with_a_warning(self):
+        done = self.compress("--calibration", "random", "--samples", "4", "--dim", "sequence_length=8", "--prune", "2:4")
+        self.assertIn("warning: random", done.stderr)
+
+    def test_mistakes(self):
+        wrong_name = pathlib.Path(self.write("c1/ids.npy", models.npy([1] * 4, [2, 2], "<i8"))).parent
+        wrong_type = pathlib.Path(self.write("c2/input_ids.npy", models.npy([1] * 4, [2, 2], "<f4"))).parent
+        wrong_rank = pathlib.Path(self.write("c3/input_ids.npy", models.npy([1] * 4, [4], "<i8"))).parent
+        too_large = pathlib.Path(self.write("c4/input_ids.npy", models.npy([50] * 4, [2, 2], "<i8"))).parent
+        too_long = self.data(2, 40)
+        recipe = self.write("bad.json", b'{"steps": [{"prune": "2:4", "layer": "x"}]}')
+        for args, code in ((["--prune", "4x1:1.0@magnitude"], 2), (["--prune", "4x1:-1@magnitude"], 2),
+                           (["--prune", "diagonal:0.5"], 2), (["--prune", "4x1:0.5@luck"], 2), (["--prune", "4x1:0.5"], 2),
+                           (["--prune", "nobody=4x1:0.5@magnitude"], 2), (["--skip", "nobody", "--prune", "2:4@magnitude"], 2),
+                           (["--quantize", "int4"], 2), (["--recipe", recipe], 2), (["--recipe", "no_such_file"], 4),
+                           (["--calibration", "no_such_file.npz"], 4), (["--calibration", wrong_name, "--prune", "2:4"], 4),
+                           (["--calibration", wrong_type, "--prune", "2:4"], 4), (["--calibration", wrong_rank, "--prune", "2:4"], 4),
+                           (["--calibration", too_large, "--prune", "2:4"], 4), (["--calibration", too_long, "--prune", "2:4"], 4)):
+            with self.subTest(args=args):
+                self.compress(*args, code=code, out="never.onnx")
+                self.assertFalse(list(self.dir.glob("never.onnx*")))
+        self.compress("--prune", "2:4@magnitude", out="no_such_folder/x.onnx", code=2)
+        self.sprun("compress", self.bert, "-o", self.bert, "--prune", "2:4@magnitude", code=2)
+        self.sprun("compress", self.write("broken.onnx", b"no model"), "-o", self.dir / "never.onnx", code=3)
+
+    def test_interrupted_leaves_nothing(self):
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            process = subprocess.Popen([SPRUN, "compress", self.bert, "-o", str(self.dir / "never.onnx"), "--prune", "2:4",
+                                        "--calibration", "random", "--samples", "200000", "--dim", "sequence_length=32"],
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            time.sleep(1)
+            process.send_signal(sign)
+            process.communicate(timeout=20)
+            self.assertEqual(process.returncode, 130)
+            self.assertFalse(list(self.dir.glob("never.onnx*")))
+
+
 class ExitCodes(CommandTest):
     def test_usage_2(self):
         for args in (["run"], ["run", self.bert, "--nonsense"], ["run", self.bert, "--fill", "twos"],

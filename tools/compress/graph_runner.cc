@@ -119,7 +119,11 @@ Status GraphRunner::plan_for(std::span<const ConstTensorView> inputs) {
   if (executor_ && key == key_) return {};
   executor_.reset();
   const PlanOptions options{.num_threads = pool_->num_threads(), .sparse = sparse_};
-  SPRUN_ASSIGN(auto plan, Plan::build(*graph_, inputs, options, *pool_, *packed_));
+  auto built = Plan::build(*graph_, inputs, options, *pool_, *packed_);
+  if (!built.ok() && built.status().code() == Code::kBadModel) {  // with other shapes the same graph runs
+    return {Code::kBadInput, "the input shapes do not fit the model: " + built.status().message()};
+  }
+  SPRUN_ASSIGN(auto plan, std::move(built));
   const ExecutionEnv env{.pool = pool_, .packed = packed_.get(), .sparse = sparse_};
   SPRUN_ASSIGN(executor_, Executor::create(std::move(plan), env));
   key_ = std::move(key);

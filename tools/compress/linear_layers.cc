@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "runtime/base/half.h"
+#include "tools/compress/pattern.h"
 
 namespace sprun::compress {
 
@@ -78,6 +79,7 @@ std::optional<LinearLayer> layer_at(const Graph& graph, NodeId n) {
   if (weight.shape().rank() != 2) return std::nullopt;
   LinearLayer layer;
   layer.name = node.name.empty() ? graph.value(path.constant).name : node.name;
+  layer.weight_name = graph.value(path.constant).name;
   layer.op = node.op_type;
   layer.node = n;
   layer.x = node.input(0);
@@ -124,6 +126,10 @@ bool owns_weight(const Graph& graph, const LinearLayer& layer) {
 }
 
 }  // namespace
+
+bool is_named(const LinearLayer& layer, std::string_view pattern) {
+  return matches(pattern, layer.name) || matches(pattern, layer.weight_name);
+}
 
 Result<std::vector<LinearLayer>> find_linear_layers(const Graph& graph) {
   SPRUN_ASSIGN(const std::vector<NodeId> order, graph.topological_order());

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "graph/ir/graph.h"
@@ -14,6 +15,7 @@ namespace sprun::compress {
 // y[.., N] = x[.., K] W^T (+ bias): MatMul, Gemm, com.microsoft FusedMatMul and Attention.
 struct LinearLayer {
   std::string name;  // of the node, or of the weight where nodes have no names
+  std::string weight_name;
   std::string op;
   graph::NodeId node = graph::kNoNode;
   graph::ValueId x = graph::kNoValue;
@@ -24,6 +26,9 @@ struct LinearLayer {
   bool is_head = false;  // its result is an output of the model, a bias and reshapes aside
   std::string obstacle;  // why it cannot be compressed; empty when it can
 };
+
+// True if a name pattern (pattern.h) means this layer: by the name of the node or of the weight.
+bool is_named(const LinearLayer& layer, std::string_view pattern);
 
 // In the order in which they run. A weight that several layers share belongs to the first; the others
 // have an obstacle.

@@ -84,7 +84,7 @@ class Rewriter {
     std::vector<std::string> names;
     for (const std::string& suffix : suffixes) names.push_back(graph_.unique_name(base + suffix));
     const NodeId n = graph_.add_node("", std::string(op), version_, std::move(inputs), names);
-    graph_.node(n).name = base + "_" + std::string(op);
+    graph_.node(n).name = base + suffixes[0];  // runtimes want different names for nodes
     graph_.node(n).def = graph::find_op("", op, version_);
     return n;
   }

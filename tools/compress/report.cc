@@ -42,7 +42,7 @@ Json optional(const std::optional<T>& value) {
 }
 
 Json to_json(const LayerReport& layer) {
-  return {{"name", layer.name},     {"op", layer.op},
+  return {{"name", layer.name},     {"weight", layer.weight}, {"op", layer.op},
           {"action", layer.action}, {"note", layer.note},
           {"before", to_json(layer.before)}, {"after", to_json(layer.after)},
           {"relative_error", optional(layer.error)}, {"cosine", optional(layer.cosine)},
@@ -83,6 +83,7 @@ Status list_layers(const graph::Graph& graph, Report& report) {
   for (const LinearLayer& layer : layers) {
     LayerReport entry;
     entry.name = layer.name;
+    entry.weight = layer.weight_name;
     entry.op = layer.op;
     entry.before = {layer.n, layer.k, count_zeros(graph, layer), graph.constant(layer.weight)->size_bytes()};
     entry.after = entry.before;

@@ -23,7 +23,7 @@ struct LayerSize {
 };
 
 struct LayerReport {
-  std::string name, op;
+  std::string name, weight, op;
   LayerSize before, after;      // before: all 0 for a layer that was added; after: all 0 for one that was removed
   std::string action;           // "4x1:0.9@sparsegpt, int8"; empty: untouched
   std::string note;             // why it was left alone, or what else to know

@@ -63,8 +63,8 @@ class WeightsStep : public Step {
  private:
   Result<std::vector<Group>> plan(const graph::Graph& graph, Report* report) const;
   void choose(const graph::Graph& graph, Work& work, std::string& note) const;
-  bool is_skipped(const std::string& name) const {
-    return std::any_of(skip_.begin(), skip_.end(), [&](const std::string& p) { return matches(p, name); });
+  bool is_skipped(const LinearLayer& layer) const {
+    return std::any_of(skip_.begin(), skip_.end(), [&](const std::string& p) { return is_named(layer, p); });
   }
 
   std::vector<PruneItem> prune_;
@@ -75,26 +75,28 @@ class WeightsStep : public Step {
 Status check_patterns(const std::vector<LinearLayer>& layers, const std::string& pattern) {
   if (pattern == "*") return {};
   for (const LinearLayer& layer : layers) {
-    if (matches(pattern, layer.name)) return {};
+    if (is_named(layer, pattern)) return {};
   }
   std::string names;
-  for (size_t i = 0; i < std::min<size_t>(layers.size(), 8); ++i) names += "\n  " + layers[i].name;
+  for (size_t i = 0; i < std::min<size_t>(layers.size(), 8); ++i) {
+    names += fmt::format("\n  {} with weight {}", layers[i].name, layers[i].weight_name);
+  }
   if (layers.size() > 8) names += fmt::format("\n  and {} more", layers.size() - 8);
   return {Code::kUsage, fmt::format("no linear layer is called '{}'; there are:{}", pattern, names)};
 }
 
 void WeightsStep::choose(const graph::Graph& graph, Work& work, std::string& note) const {
-  if (is_skipped(work.layer.name)) {
+  if (is_skipped(work.layer)) {
     note = "skipped";
     return;
   }
   for (const PruneItem& item : prune_) {
-    if (!matches(item.layers, work.layer.name)) continue;
+    if (!is_named(work.layer, item.layers)) continue;
     if (work.layer.is_head && item.layers == "*") note = "makes the output: pruned only when named";
     else work.prune = item.spec;
   }
   for (const Int8Item& item : int8_) {
-    if (matches(item.layers, work.layer.name)) work.int8 = item.mode;
+    if (is_named(work.layer, item.layers)) work.int8 = item.mode;
   }
   if (work.any() && !work.layer.obstacle.empty()) {
     note = work.layer.obstacle;
