@@ -3,8 +3,8 @@
 
     check_includes.py [ROOT]
 
-Layers, lower to higher: public headers, runtime/base, kernels, graph, runtime/{plan,session,device}, tools; tests and
-bench may include everything but each other.
+Layers, lower to higher: public headers, runtime/base, runtime/text, kernels, graph, runtime/{plan,session,device}, tools;
+tests and bench may include everything but each other. runtime/text and kernels do not see each other.
 """
 import pathlib
 import re
@@ -18,12 +18,13 @@ ISA_FILE = re.compile(r"_(sse2|avx2|avxvnni|avx512|avx512vnni|avx512vbmi2|avx512
 ALLOWED = {
     "public": {"public"},
     "base": {"public", "base"},
+    "text": {"public", "base", "text"},
     "kernels": {"public", "base", "kernels"},
     "graph": {"public", "base", "kernels", "graph"},
-    "runtime": {"public", "base", "kernels", "graph", "runtime"},
+    "runtime": {"public", "base", "text", "kernels", "graph", "runtime"},
     "tools": {"public", "base", "kernels", "graph", "runtime", "tools"},
-    "tests": {"public", "base", "kernels", "graph", "runtime", "tools", "tests"},
-    "bench": {"public", "base", "kernels", "graph", "runtime", "bench"},
+    "tests": {"public", "base", "text", "kernels", "graph", "runtime", "tools", "tests"},
+    "bench": {"public", "base", "text", "kernels", "graph", "runtime", "bench"},
 }
 # Of runtime/base, kernels may use only these.
 BASE_FOR_KERNELS = {"thread_pool.h", "trace.h", "half.h", "packed_cache.h"}
@@ -42,7 +43,9 @@ DOORS = {
     "GoogleTest": (r"^(gtest|gmock)/", ["tests/"]),
     "Google Benchmark": (r"^benchmark/", ["bench/"]),
     "CLI11": (r"^CLI/", ["tools/"]),
-    "nlohmann-json": (r"^nlohmann/", ["tools/", "bench/", "tests/", "runtime/base/trace.cc"]),
+    "nlohmann-json": (r"^nlohmann/", ["tools/", "bench/", "tests/", "runtime/base/trace.cc", "runtime/text/"]),
+    "utf8proc": (r"^utf8proc\.h$", ["runtime/text/unicode.cc"]),
+    "PCRE2": (r"^pcre2\.h$", ["runtime/text/regex.cc"]),
     "libzip": (r"^zip\.h$", ["tools/sprun/io/npz.cc", "tests/tools/"]),
     "spdlog": (r"^spdlog/", ["runtime/base/log.cc"]),
     "fmt": (r"^fmt/", ["runtime/", "graph/", "tools/", "tests/", "bench/", "kernels/"]),
@@ -55,6 +58,8 @@ def layer_of(path):
         return "public"
     if path.startswith("runtime/base/"):
         return "base"
+    if path.startswith("runtime/text/"):
+        return "text"
     top = path.split("/", 1)[0]
     return top if top in ALLOWED else None
 
