@@ -86,6 +86,7 @@ struct Floats {
   using V = typename Ops::V;
   static constexpr bool kManyRegisters = V::kLanes == 16;
   static constexpr int kTokens = kManyRegisters ? 4 : 2;
+  static constexpr int kDownTokens = kManyRegisters ? 8 : 4;
   static constexpr int kSums = Ops::kSums;
   static constexpr int64_t kOutputs = kSums * V::kLanes;  // of a block of down
   static constexpr int64_t kSize = sizeof(T);
@@ -107,7 +108,8 @@ struct Floats {
 #pragma GCC unroll 4
       for (int t = 0; t < kTok; ++t) acc[r][t] = V::zero();
     }
-    for (int64_t k = 0; k < a.k; k += Ops::kStep) {
+    int64_t k = 0;
+    do {  // in this form g++ 12 keeps the sums in their registers
       typename Ops::A in[kTok];
 #pragma GCC unroll 4
       for (int t = 0; t < kTok; ++t) in[t] = Ops::x(x + t * a.ldx + k);
@@ -118,7 +120,9 @@ struct Floats {
 #pragma GCC unroll 4
         for (int t = 0; t < kTok; ++t) Ops::accumulate(acc[r][t], in[t], w);
       }
-    }
+      k += Ops::kStep;
+      asm("" : "+r"(k));
+    } while (k < a.k);
     float* sums = static_cast<float*>(a.sums) + t0 * a.ld_sums + i;
 #pragma GCC unroll 4
     for (int t = 0; t < kTok; ++t) {
@@ -152,14 +156,15 @@ struct Floats {
                          int64_t t0, int64_t n) {
     const T* h = static_cast<const T*>(a.h) + t0 * a.ld_h + begin;
     V acc[kTok][kBlocks][kSums];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int t = 0; t < kTok; ++t) {
 #pragma GCC unroll 8
       for (int v = 0; v < kSums * kBlocks; ++v) acc[t][v / kSums][v % kSums] = V::zero();
     }
-    for (int64_t i = 0; i < count; i += Ops::kPair) {
+    int64_t i = 0;
+    do {  // as in dot_group()
       typename Ops::A in[kTok];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int t = 0; t < kTok; ++t) in[t] = Ops::h(h + t * a.ld_h + i);
 #pragma GCC unroll 4
       for (int b = 0; b < kBlocks; ++b) {
@@ -167,14 +172,16 @@ struct Floats {
         if constexpr (kFetch) fetch_rows(rows, i, at);
         typename Ops::B w[kSums];
         Ops::outputs(rows.row + i, at, w);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int t = 0; t < kTok; ++t) {
 #pragma GCC unroll 2
           for (int v = 0; v < kSums; ++v) Ops::accumulate(acc[t][b][v], in[t], w[v]);
         }
       }
-    }
-#pragma GCC unroll 4
+      i += Ops::kPair;
+      asm("" : "+r"(i));
+    } while (i < count);
+#pragma GCC unroll 8
     for (int t = 0; t < kTok; ++t) {
       float* out = static_cast<float*>(a.acc) + (t0 + t) * a.ld_acc + n;
 #pragma GCC unroll 4
@@ -211,13 +218,14 @@ struct Floats {
 
   using DownFn = void(const FfnDownArgs&, const DownRows&, int64_t, int64_t, int64_t, int64_t);
   template <int kTok, bool kFetch>
-  static constexpr DownFn* kDownAt = down_block<(kTok <= kTokens ? kTok : 1), 1, kFetch>;
+  static constexpr DownFn* kDownAt = down_block<(kTok <= kDownTokens ? kTok : 1), 1, kFetch>;
   template <bool kFetch>
-  static constexpr DownFn* kDown[4] = {kDownAt<1, kFetch>, kDownAt<2, kFetch>, kDownAt<3, kFetch>,
-                                       kDownAt<4, kFetch>};
+  static constexpr DownFn* kDown[8] = {kDownAt<1, kFetch>, kDownAt<2, kFetch>, kDownAt<3, kFetch>,
+                                       kDownAt<4, kFetch>, kDownAt<5, kFetch>, kDownAt<6, kFetch>,
+                                       kDownAt<7, kFetch>, kDownAt<8, kFetch>};
 
   static void down_many(const FfnDownArgs& a, const DownRows& rows, int64_t begin, int64_t count) {
-    const int64_t passes = (a.rows_of_h + kTokens - 1) / kTokens;
+    const int64_t passes = (a.rows_of_h + kDownTokens - 1) / kDownTokens;
     for (int64_t n = 0; n < a.n; n += kOutputs) {
       for (int64_t p = 0; p < passes; ++p) {
         const int64_t t0 = p * a.rows_of_h / passes;
@@ -228,9 +236,10 @@ struct Floats {
   }
 
   static void down(const FfnDownArgs& a) {
-    for (int64_t begin = 0; begin < a.count; begin += kDownRows) {
-      const int64_t count = a.count - begin < kDownRows ? a.count - begin : kDownRows;
-      const DownRows rows(a, begin, count);
+    const int64_t step = a.rows_of_h == 1 ? kDownRows : kDownRowsMany;
+    for (int64_t begin = 0; begin < a.count; begin += step) {
+      const int64_t count = a.count - begin < step ? a.count - begin : step;
+      const DownRows rows(a, begin, count, step);
       if (a.rows_of_h == 1) {
         down_one(a, rows, begin, count);
       } else {

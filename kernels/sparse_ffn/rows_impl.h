@@ -18,7 +18,9 @@ namespace sprun::kernels::sparse_ffn {
 // same.
 inline constexpr int64_t kUpAhead = 8;
 inline constexpr int64_t kDownRows = 8;
-static_assert(kUpAhead <= kFfnAhead && kDownRows <= kFfnAhead && kFfnUnit % kDownRows == 0);
+// With several tokens arithmetic counts too, and sums are loaded and stored less often.
+inline constexpr int64_t kDownRowsMany = 16;
+static_assert(kUpAhead <= kFfnAhead && kDownRowsMany <= kFfnAhead && kFfnUnit % kDownRowsMany == 0);
 
 SPRUN_INLINE void fetch(const char* p) { __builtin_prefetch(p); }
 
@@ -39,14 +41,15 @@ struct GroupRows {
   }
 };
 
-// The same for the rows of one pass over the outputs.
+// The same for `count` rows from list place `begin` on, which are taken together; those to fetch
+// are `step` places on.
 struct DownRows {
-  const char* row[kDownRows];
-  const char* next[kDownRows];
+  const char* row[kDownRowsMany];
+  const char* next[kDownRowsMany];
 
-  SPRUN_INLINE DownRows(const FfnDownArgs& a, int64_t begin, int64_t count) {
+  SPRUN_INLINE DownRows(const FfnDownArgs& a, int64_t begin, int64_t count, int64_t step) {
     for (int64_t r = 0; r < count; ++r) {
-      const int64_t ahead = begin + r + kDownRows;
+      const int64_t ahead = begin + r + step;
       row[r] = a.rows + a.ids[begin + r] * a.stride_bytes;
       next[r] = a.rows + a.ids[ahead < a.listed ? ahead : begin + r] * a.stride_bytes;
     }

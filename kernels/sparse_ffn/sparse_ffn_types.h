@@ -40,7 +40,7 @@ struct SparseFfnRule {
 
 inline constexpr int64_t kFfnGroup = 4;   // neurons whose down rows are interleaved
 inline constexpr int64_t kFfnUnit = 64;   // neurons of one kernel call at most
-inline constexpr int64_t kFfnAhead = 16;  // ids past the unit that may be listed
+inline constexpr int64_t kFfnAhead = 32;  // ids past the unit that may be listed
 
 // sums[t * ld_sums + i] = sum over k of x[t * ldx + k] * row[ids[i]][k]
 struct FfnDotArgs {

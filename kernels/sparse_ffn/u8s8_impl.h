@@ -49,6 +49,11 @@ template <>
 inline constexpr int kU8S8Tokens<simd::Avx512Vnni> = 4;
 
 template <class Arch>
+inline constexpr int kU8S8DownTokens = kU8S8Tokens<Arch>;
+template <>
+inline constexpr int kU8S8DownTokens<simd::Avx512Vnni> = 6;
+
+template <class Arch>
 struct U8S8 {
   using Dot = simd::Dot4<Arch>;
   using I = typename Dot::Acc;
@@ -56,6 +61,7 @@ struct U8S8 {
   using Raw = typename Lanes::Raw;
   static constexpr int64_t kBytes = sizeof(Raw);
   static constexpr int kTokens = kU8S8Tokens<Arch>;
+  static constexpr int kDownTokens = kU8S8DownTokens<Arch>;
 
   // ---- up
   template <int kTok, bool kFetch>
@@ -68,7 +74,8 @@ struct U8S8 {
 #pragma GCC unroll 4
       for (int t = 0; t < kTok; ++t) acc[r][t] = I::zero();
     }
-    for (int64_t k = 0; k < a.k; k += kBytes) {
+    int64_t k = 0;
+    do {  // in this form g++ 12 keeps the sums in their registers
       typename Dot::A in[kTok];
 #pragma GCC unroll 4
       for (int t = 0; t < kTok; ++t) in[t] = Dot::from_u8(Lanes::load(x + t * a.ldx + k));
@@ -79,7 +86,9 @@ struct U8S8 {
 #pragma GCC unroll 4
         for (int t = 0; t < kTok; ++t) Dot::accumulate(acc[r][t], in[t], w);
       }
-    }
+      k += kBytes;
+      asm("" : "+r"(k));
+    } while (k < a.k);
     int32_t* sums = static_cast<int32_t*>(a.sums) + t0 * a.ld_sums + i;
 #pragma GCC unroll 4
     for (int t = 0; t < kTok; ++t) {
@@ -114,12 +123,13 @@ struct U8S8 {
                          int64_t t0, int64_t n) {
     const uint8_t* h = static_cast<const uint8_t*>(a.h) + t0 * a.ld_h + begin;
     I acc[kTok][kBlocks][4];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int t = 0; t < kTok; ++t) {
 #pragma GCC unroll 16
       for (int v = 0; v < 4 * kBlocks; ++v) acc[t][v / 4][v % 4] = I::zero();
     }
-    for (int64_t i = 0; i < count; i += kFfnGroup) {
+    int64_t i = 0;
+    do {  // as in dot_group()
 #pragma GCC unroll 4
       for (int b = 0; b < kBlocks; ++b) {
         const int64_t at = n + b * kBytes;
@@ -132,18 +142,20 @@ struct U8S8 {
         };
         Raw q[4];
         simd::quads<simd::VecArch<Arch>, 0, 4>(row(0), row(1), row(2), row(3), q);
+        typename Dot::B w[4];
 #pragma GCC unroll 4
-        for (int v = 0; v < 4; ++v) {
-          const typename Dot::B w = Dot::from_s8(q[v]);
+        for (int v = 0; v < 4; ++v) w[v] = Dot::from_s8(q[v]);
+#pragma GCC unroll 8
+        for (int t = 0; t < kTok; ++t) {
+          const auto codes = Dot::broadcast(simd::load_quad(h + t * a.ld_h + i));
 #pragma GCC unroll 4
-          for (int t = 0; t < kTok; ++t) {
-            const auto codes = Dot::broadcast(simd::load_quad(h + t * a.ld_h + i));
-            Dot::accumulate(acc[t][b][v], codes, w);
-          }
+          for (int v = 0; v < 4; ++v) Dot::accumulate(acc[t][b][v], codes, w[v]);
         }
       }
-    }
-#pragma GCC unroll 4
+      i += kFfnGroup;
+      asm("" : "+r"(i));
+    } while (i < count);
+#pragma GCC unroll 8
     for (int t = 0; t < kTok; ++t) {
       int32_t* out = static_cast<int32_t*>(a.acc) + (t0 + t) * a.ld_acc + n;
 #pragma GCC unroll 4
@@ -171,13 +183,13 @@ struct U8S8 {
 
   using DownFn = void(const FfnDownArgs&, const DownRows&, int64_t, int64_t, int64_t, int64_t);
   template <int kTok, bool kFetch>
-  static constexpr DownFn* kDownAt = down_block<(kTok <= kTokens ? kTok : 1), 1, kFetch>;
+  static constexpr DownFn* kDownAt = down_block<(kTok <= kDownTokens ? kTok : 1), 1, kFetch>;
   template <bool kFetch>
-  static constexpr DownFn* kDown[4] = {kDownAt<1, kFetch>, kDownAt<2, kFetch>, kDownAt<3, kFetch>,
-                                       kDownAt<4, kFetch>};
+  static constexpr DownFn* kDown[6] = {kDownAt<1, kFetch>, kDownAt<2, kFetch>, kDownAt<3, kFetch>,
+                                       kDownAt<4, kFetch>, kDownAt<5, kFetch>, kDownAt<6, kFetch>};
 
   static void down_many(const FfnDownArgs& a, const DownRows& rows, int64_t begin, int64_t count) {
-    const int64_t passes = (a.rows_of_h + kTokens - 1) / kTokens;
+    const int64_t passes = (a.rows_of_h + kDownTokens - 1) / kDownTokens;
     for (int64_t n = 0; n < a.n; n += kBytes) {
       for (int64_t p = 0; p < passes; ++p) {
         const int64_t t0 = p * a.rows_of_h / passes;
@@ -188,12 +200,13 @@ struct U8S8 {
   }
 
   static void down(const FfnDownArgs& a) {
-    for (int64_t begin = 0; begin < a.count; begin += kDownRows) {
-      const int64_t count = a.count - begin < kDownRows ? a.count - begin : kDownRows;
-      const DownRows rows(a, begin, count);
+    const int64_t step = a.rows_of_h <= 2 ? kDownRows : kDownRowsMany;
+    for (int64_t begin = 0; begin < a.count; begin += step) {
+      const int64_t count = a.count - begin < step ? a.count - begin : step;
+      const DownRows rows(a, begin, count, step);
       if (a.rows_of_h == 1) {
         down_few<1>(a, rows, begin, count);
-      } else if (a.rows_of_h == 2 && kTokens >= 2) {
+      } else if (a.rows_of_h == 2 && kDownTokens >= 2) {
         down_few<2>(a, rows, begin, count);
       } else {
         down_many(a, rows, begin, count);

@@ -59,7 +59,7 @@ struct TopKCut {
 
 // Orders floats as unsigned integers; by_abs orders |x|.
 constexpr uint32_t top_k_key(float x, bool by_abs) {
-  const uint32_t bits = __builtin_bit_cast(uint32_t, x);
+  const uint32_t bits = x == 0.0F ? 0U : __builtin_bit_cast(uint32_t, x);  // -0 equals 0
   if (by_abs) return bits & 0x7fffffffU;
   if ((bits & 0x7fffffffU) > 0x7f800000U) return 0xffffffffU;  // NaN, whatever its sign
   return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
