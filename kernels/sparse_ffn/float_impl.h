@@ -251,8 +251,8 @@ struct Floats {
 
 template <class Arch, class Ops>
 inline constexpr SparseFfnKernel kFloats = {
-    Floats<Arch, Ops>::convert, Rows<Arch>::sparsify, Floats<Arch, Ops>::dot,
-    Rows<Arch>::template hidden<float>, Floats<Arch, Ops>::down};
+    Floats<Arch, Ops>::convert,         Rows<Arch>::sparsify,    Floats<Arch, Ops>::dot,
+    Rows<Arch>::template hidden<float>, Floats<Arch, Ops>::down, Rows<Arch>::out};
 
 template <class Arch>
 inline constexpr SparseFfnKernel kF32 = kFloats<Arch, F32Ops<Arch>>;

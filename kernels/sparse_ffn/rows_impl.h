@@ -206,6 +206,27 @@ struct Rows {
       a.max[t] = high.reduce_max();
     }
   }
+
+  SPRUN_INLINE static V out_value(const FfnOutArgs& a, int64_t i, int64_t lanes) {
+    const auto load = [=](const float* p) __attribute__((always_inline)) {
+      return lanes == kL ? V::load(p + i) : V::load_partial(p + i, lanes);
+    };
+    V v = a.bias == nullptr ? V::zero() : load(a.bias);
+    if (a.w_scale == nullptr) {
+      v = load(static_cast<const float*>(a.sum)) + v;
+    } else {
+      const int32_t* sums = static_cast<const int32_t*>(a.sum) + i;
+      const I sum = lanes == kL ? I::load(sums) : I::load_partial(sums, lanes);
+      v = V::fma(sum.to_f32(), V::broadcast(a.scale) * load(a.w_scale), v);
+    }
+    return a.residual == nullptr ? v : v + load(a.residual);
+  }
+
+  static void out(const FfnOutArgs& a) {
+    int64_t i = 0;
+    for (; i + kL <= a.n; i += kL) out_value(a, i, kL).store(a.y + i);
+    if (i < a.n) out_value(a, i, a.n - i).store_partial(a.y + i, a.n - i);
+  }
 };
 
 }  // namespace sprun::kernels::sparse_ffn

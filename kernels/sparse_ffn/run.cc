@@ -3,16 +3,20 @@
 //   gate   g = W_gate x, sums for the statistics        units: blocks of neurons
 //   zeros  s = sparsifier(g) in place, list of neurons  units: blocks of neurons
 //   up     h = act(s) up(x) of listed neurons           units: kFfnUnit listed neurons (int8)
+//   codes  h as the dense GEMM reads it                 units: tokens (many tokens only)
 //   down   sums of h times down rows                    units: kFfnUnit listed neurons, or segments
 //   out    y from the sums                              units: blocks of outputs
 // int8 needs the range of h before down, so up is a phase of its own; float layers do up and down
 // of a unit at once. Their segments are a function of the number of listed neurons, never of the
-// threads, and are added in order.
+// threads, and are added in order. With many tokens (kManyTokens) nearly every neuron is active for
+// some of them: all are taken, up and down by the dense GEMM on panels that are packed on the way.
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/gemm/pack.h"
 #include "kernels/gemm/quantize_rows.h"
 #include "kernels/sparse_ffn/phases.h"
+#include "kernels/sparse_ffn/repack.h"
 #include "kernels/sparse_ffn/sparse_ffn.h"
 #include "runtime/base/thread_pool.h"
 
@@ -25,7 +29,10 @@ constexpr int64_t kOutColumns = 512;
 constexpr int64_t kMaxSegments = 32;
 constexpr int64_t kSegmentFloats = 4 << 20;  // all segments together
 
-enum Phase { kGate, kZeros, kUp, kDown, kOut, kPhases };
+// From here on packing panels costs less than the faster products save.
+constexpr int64_t kManyTokens = 32;
+
+enum Phase { kGate, kZeros, kUp, kCodes, kDown, kOut, kPhases };
 
 constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 constexpr int64_t ceil_div(int64_t n, int64_t step) { return (n + step - 1) / step; }
@@ -50,6 +57,7 @@ struct Sizes {
   int64_t ld_x, ld_up;  // rows of converted x
   int64_t accs;         // sets of sums: workers or segments
   int64_t acc_rows;     // of a set
+  int64_t ld_codes;     // rows of h as the dense GEMM reads them
 
   Sizes(const SparseFfn& ffn, int64_t t, int workers) : tokens(t) {
     const SparseFfnShape& s = ffn.shape;
@@ -62,6 +70,7 @@ struct Sizes {
     ld_x = s.weights == FfnWeights::kBf16 ? bf16_ldx(s.d_gate) : round_up(s.d_gate, 64);
     ld_up = ffn.up_stride / bytes;
     const bool int8 = s.weights == FfnWeights::kInt8;
+    ld_codes = int8 ? round_up(s.d_ff, 64) : bf16_ldx(s.d_ff);
     acc_rows = int8 ? tokens + 1 : tokens;
     accs =
         int8 ? workers : std::clamp<int64_t>(kSegmentFloats / (tokens * ld_acc), 1, kMaxSegments);
@@ -105,6 +114,12 @@ struct Buffers {
   char* gemm;
   int64_t gemm_bytes;
   char* topk;
+  // Many tokens only.
+  char* codes;     // [tokens, ld_codes] int8 or bf16
+  int32_t* h_sum;  // [tokens] of codes
+  int32_t* w_sum;  // per worker, a panel
+  char* panels;    // per worker
+  int64_t panel_bytes;
   int64_t end;
 
   Buffers(const SparseFfn& ffn, const Sizes& z, int workers, void* scratch) {
@@ -137,6 +152,14 @@ struct Buffers {
     gemm_bytes = align_scratch(gemm_scratch);
     gemm = mem.take<char>(gemm_bytes * workers);
     topk = mem.take<char>(top_k_scratch_bytes(s.d_ff));
+    if (t >= kManyTokens) {
+      codes = mem.take<char>(s.weights == FfnWeights::kF32 ? 0 : t * z.ld_codes * bytes);
+      h_sum = mem.take<int32_t>(t);
+      w_sum = mem.take<int32_t>(workers * ffn.gate_nr);
+      const int64_t of_up = round_up(kFfnUnit, ffn.gate_nr) * z.ld_up;
+      panel_bytes = align_scratch(std::max(of_up, ffn.gate_nr * round_up(s.d_ff, 4)) * bytes);
+      panels = mem.take<char>(workers * panel_bytes);
+    }
     end = mem.used;
   }
 };
@@ -168,11 +191,14 @@ class Call {
       case kZeros:
         return ceil_div(s_.d_ff, kZeroNeurons);
       case kUp:
-        return int8_ ? ceil_div(listed_, kFfnUnit) : 0;
+        return int8_ || many_ ? ceil_div(listed_, kFfnUnit) : 0;
+      case kCodes:
+        return many_ && s_.weights != FfnWeights::kF32 ? a_.tokens : 0;
       case kDown:
+        if (many_) return num_panels(s_.d_out, f_.gate_nr);
         return int8_ ? ceil_div(listed_, kFfnUnit) : segments_;
       default:
-        return ceil_div(s_.d_out, kOutColumns);
+        return many_ ? 0 : ceil_div(s_.d_out, kOutColumns);
     }
   }
 
@@ -184,7 +210,10 @@ class Call {
         return run_zeros(unit);
       case kUp:
         return run_up(unit, next, worker);
+      case kCodes:
+        return run_codes(unit);
       case kDown:
+        if (many_) return run_down_panel(unit, worker);
         return int8_ ? run_down_int8(unit, next, worker) : run_segment(unit, worker);
       default:
         return run_out(unit);
@@ -359,6 +388,7 @@ class Call {
       for (int64_t j = 0; j < s_.d_ff; ++j) b_.ids[j] = static_cast<int32_t>(j);
     }
     segments_ = std::min(z_.accs, ceil_div(listed_, kFfnUnit));
+    many_ = path_ == FfnPath::kDense && a_.tokens >= kManyTokens;
   }
 
   // ---- up
@@ -388,7 +418,9 @@ class Call {
   void hidden(const List& list, int worker, float* h, int64_t ld_h) {
     void* sums = b_.unit + b_.unit_bytes * worker;
     const int64_t ld_sums = kFfnUnit;
-    if (s_.gated()) {
+    if (s_.gated() && many_) {
+      up_by_gemm(list, worker, sums, ld_sums);
+    } else if (s_.gated()) {
       f_.kernel->dot({weights<char>(f_.at.up), f_.up_stride, z_.ld_up, list.ids, list.count,
                       list.listed, a_.tokens, up_.x, up_.ld, sums, ld_sums});
     }
@@ -442,6 +474,130 @@ class Call {
     }
     weight_sums_ = f_.at.down_zero >= 0;
     for (int64_t t = 0; t < a_.tokens; ++t) weight_sums_ |= b_.h_quant[t].zero_point != 0;
+  }
+
+  // ---- many tokens
+  template <class Gemm, class Args>
+  void run_gemm(const Gemm& gemm, const Args& args, int64_t panels, int worker) {
+    gemm.run(args, TileRange{0, a_.tokens, 0, panels}, b_.gemm + b_.gemm_bytes * worker);
+  }
+
+  // The dot of the listed neurons, which follow each other.
+  void up_by_gemm(const List& list, int worker, void* sums, int64_t ld_sums) {
+    const int64_t nr = f_.gate_nr;
+    const int64_t panels = num_panels(list.count, nr);
+    const int64_t units = f_.up_stride / 4;
+    char* packed = b_.panels + b_.panel_bytes * worker;
+    const char* rows = weights<char>(f_.at.up) + list.ids[0] * f_.up_stride;
+    for (int64_t p = 0; p < panels; ++p) {
+      pack_row_units(rows + p * nr * f_.up_stride, f_.up_stride, list.count - p * nr, units, nr,
+                     packed + 4 * p * units * nr);
+    }
+    const int64_t m = a_.tokens;
+    if (f_.gate_f32 != nullptr) {
+      const GemmF32Args args{m,
+                             list.count,
+                             z_.ld_up,
+                             static_cast<const float*>(up_.x),
+                             up_.ld,
+                             reinterpret_cast<const float*>(packed),
+                             static_cast<float*>(sums),
+                             ld_sums,
+                             {}};
+      return run_gemm(*f_.gate_f32, args, panels, worker);
+    }
+    if (f_.gate_bf16 != nullptr) {
+      const GemmBf16Args args{m,
+                              list.count,
+                              z_.ld_up,
+                              static_cast<const uint16_t*>(up_.x),
+                              up_.ld,
+                              reinterpret_cast<const uint16_t*>(packed),
+                              static_cast<float*>(sums),
+                              ld_sums,
+                              {}};
+      return run_gemm(*f_.gate_bf16, args, panels, worker);
+    }
+    GemmU8S8Args args;
+    args.m = m;
+    args.n = list.count;
+    args.k = z_.ld_up;
+    args.x = static_cast<const uint8_t*>(up_.x);
+    args.ldx = up_.ld;
+    args.w = reinterpret_cast<const int8_t*>(packed);
+    args.y_s32 = static_cast<int32_t*>(sums);
+    args.ldy = ld_sums;
+    run_gemm(*f_.gate_u8s8, args, panels, worker);
+  }
+
+  void run_codes(int64_t t) {
+    const float* h = b_.h + t * z_.ld_g;
+    if (!int8_) return f_.kernel->convert(h, s_.d_ff, z_.ld_codes, b_.codes + 2 * t * z_.ld_codes);
+    const QuantParams q = b_.h_quant[t];
+    f_.quantize->quantize(h, z_.ld_g, 1, s_.d_ff, q.scale, q.zero_point,
+                          reinterpret_cast<uint8_t*>(b_.codes) + t * z_.ld_codes, z_.ld_codes,
+                          b_.h_sum + t);
+  }
+
+  // Outputs of one panel, to y.
+  void run_down_panel(int64_t panel, int worker) {
+    const int64_t nr = f_.gate_nr;
+    const int64_t m = a_.tokens;
+    const int64_t n0 = panel * nr;
+    const int64_t n = std::min(nr, s_.d_out - n0);
+    char* packed = b_.panels + b_.panel_bytes * worker;
+    Epilogue epilogue;
+    if (f_.at.down_bias >= 0) epilogue.bias = weights<float>(f_.at.down_bias) + n0;
+    if (a_.residual != nullptr) epilogue.residual = a_.residual + n0;
+    epilogue.ld_residual = a_.ld_residual;
+    float* y = a_.y + n0;
+    if (f_.gate_f32 != nullptr) {
+      float* w = reinterpret_cast<float*>(packed);
+      const float* rows = weights<float>(f_.at.down) + n0;
+      f_.gate_f32->pack({rows, n, s_.d_ff, 1, z_.ld_acc}, 0, 1, w);
+      const GemmF32Args args{m, n, s_.d_ff, b_.h, z_.ld_g, w, y, a_.ldy, epilogue};
+      return run_gemm(*f_.gate_f32, args, 1, worker);
+    }
+    if (f_.gate_bf16 != nullptr) {
+      pack_row_pairs(weights<char>(f_.at.down) + 2 * n0, f_.down_stride, s_.d_ff, z_.ld_acc - n0,
+                     nr, packed);
+      const GemmBf16Args args{m,           n,
+                              s_.d_ff,     reinterpret_cast<const uint16_t*>(b_.codes),
+                              z_.ld_codes, reinterpret_cast<const uint16_t*>(packed),
+                              y,           a_.ldy,
+                              epilogue};
+      return run_gemm(*f_.gate_bf16, args, 1, worker);
+    }
+    int32_t* w_sum = b_.w_sum + nr * worker;
+    int8_t* w = reinterpret_cast<int8_t*>(packed);
+    pack_s8({weights<int8_t>(f_.at.down) + n0, n, s_.d_ff, 1, f_.down_stride}, nr, 0, 1, w, w_sum);
+    run_gemm(*f_.gate_u8s8, down_args(n0, n, w, w_sum, y, epilogue), 1, worker);
+  }
+
+  GemmU8S8Args down_args(int64_t n0, int64_t n, const int8_t* w, const int32_t* w_sum, float* y,
+                         const Epilogue& epilogue) const {
+    constexpr int64_t kQuantStride = sizeof(QuantParams) / 4;
+    GemmU8S8Args g;
+    g.m = a_.tokens;
+    g.n = n;
+    g.k = s_.d_ff;
+    g.x = reinterpret_cast<const uint8_t*>(b_.codes);
+    g.ldx = z_.ld_codes;
+    g.w = w;
+    g.w_sum = w_sum;
+    g.x_zero_point = &b_.h_quant->zero_point;
+    g.x_zero_point_stride = kQuantStride;
+    if (f_.at.down_zero >= 0) g.w_zero_point = weights<int32_t>(f_.at.down_zero) + n0;
+    g.w_zero_point_stride = 1;
+    g.x_sum = b_.h_sum;
+    g.x_scale = &b_.h_quant->scale;
+    g.x_scale_stride = kQuantStride;
+    g.w_scale = weights<float>(f_.at.down_scale) + n0;
+    g.w_scale_stride = 1;
+    g.y = y;
+    g.ldy = a_.ldy;
+    g.epilogue = epilogue;
+    return g;
   }
 
   // ---- down
@@ -512,21 +668,27 @@ class Call {
   void run_out(int64_t unit) {
     const int64_t begin = unit * kOutColumns;
     const int64_t end = std::min(begin + kOutColumns, s_.d_out);
+    alignas(64) int32_t w_sum[kOutColumns];
+    if (int8_ && weight_sums_) add_accs(a_.tokens, begin, end, w_sum);
     const float* bias = weights<float>(f_.at.down_bias);
+    FfnOutArgs out{end - begin, nullptr, 1.0F, nullptr, nullptr, nullptr, nullptr};
+    if (bias != nullptr) out.bias = bias + begin;
+    if (int8_) out.w_scale = weights<float>(f_.at.down_scale) + begin;
     for (int64_t t = 0; t < a_.tokens; ++t) {
-      alignas(64) float y[kOutColumns];
+      alignas(64) int32_t exact[kOutColumns];
+      alignas(64) float rounded[kOutColumns];
       if (int8_) {
-        out_int8(t, begin, end, y);
+        add_accs(t, begin, end, exact);
+        if (weight_sums_) take_out_zeros(t, begin, end, w_sum, exact);
+        out.scale = b_.h_quant[t].scale;
+        out.sum = exact;
       } else {
-        out_float(t, begin, end, y);
+        add_accs(t, begin, end, rounded);
+        out.sum = rounded;
       }
-      const float* residual =
-          a_.residual == nullptr ? nullptr : a_.residual + t * a_.ld_residual + begin;
-      for (int64_t n = 0; n < end - begin; ++n) {
-        if (bias != nullptr) y[n] += bias[begin + n];
-        if (residual != nullptr) y[n] += residual[n];
-      }
-      std::copy(y, y + (end - begin), a_.y + t * a_.ldy + begin);
+      if (a_.residual != nullptr) out.residual = a_.residual + t * a_.ld_residual + begin;
+      out.y = a_.y + t * a_.ldy + begin;
+      f_.kernel->out(out);
     }
   }
 
@@ -545,29 +707,15 @@ class Call {
     }
   }
 
-  void out_float(int64_t t, int64_t begin, int64_t end, float* y) const {
-    add_accs(t, begin, end, y);
-  }
-
-  // sum over j of (q[j] - zero) (W[n, j] - w_zero[n]), scaled.
-  void out_int8(int64_t t, int64_t begin, int64_t end, float* y) const {
-    alignas(64) int32_t sum[kOutColumns];
-    add_accs(t, begin, end, sum);
-    const QuantParams q = b_.h_quant[t];
-    if (weight_sums_) {
-      alignas(64) int32_t w_sum[kOutColumns];
-      add_accs(a_.tokens, begin, end, w_sum);
-      const int32_t* w_zero = weights<int32_t>(f_.at.down_zero);
-      const int32_t centred = w_zero == nullptr ? 0 : code_sum(t);
-      for (int64_t n = 0; n < end - begin; ++n) {
-        sum[n] -= q.zero_point * w_sum[n];
-        if (w_zero != nullptr) sum[n] -= w_zero[begin + n] * centred;
-      }
-    }
-    const float* scale = weights<float>(f_.at.down_scale) + begin;
-    for (int64_t n = 0; n < end - begin; ++n) {
-      y[n] = static_cast<float>(sum[n]) * (q.scale * scale[n]);
-    }
+  // From sums of q[j] W[n, j] those of (q[j] - zero) (W[n, j] - w_zero[n]).
+  void take_out_zeros(int64_t t, int64_t begin, int64_t end, const int32_t* w_sum,
+                      int32_t* sum) const {
+    const int32_t zero = b_.h_quant[t].zero_point;
+    for (int64_t n = 0; n < end - begin; ++n) sum[n] -= zero * w_sum[n];
+    const int32_t* w_zero = weights<int32_t>(f_.at.down_zero);
+    if (w_zero == nullptr) return;
+    const int32_t centred = code_sum(t);
+    for (int64_t n = 0; n < end - begin; ++n) sum[n] -= w_zero[begin + n] * centred;
   }
 
   // sum over the list of q - zero.
@@ -597,6 +745,7 @@ class Call {
   int64_t active_ = 0, union_ = 0, listed_ = 0, segments_ = 0;
   FfnPath path_ = FfnPath::kSparse;
   bool weight_sums_ = false;
+  bool many_ = false;
 };
 
 // Workers that are worth starting.

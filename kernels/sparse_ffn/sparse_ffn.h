@@ -23,8 +23,9 @@
 // Layout:  one copy of each weight in a blob: the gate as the dense GEMM packs it, up and down
 //   neuron-major in rows of whole cache lines (sparse_ffn_types.h).
 // Paths:   kSparse reads up and down rows of the neurons that are active for some token (the union
-//   for 2 to 8 tokens); kDense all of them, as one stream; kAuto decides after the gate, when the
-//   number of active neurons is known: choose_ffn_path().
+//   for 2 to 8 tokens); kDense all of them, as one stream, or from 32 tokens on by the dense GEMM
+//   on panels packed on the way; kAuto decides after the gate, when the number of active neurons is
+//   known: choose_ffn_path().
 // Regime:  bandwidth-bound for 1 to 8 tokens, compute-bound for many; any number is right.
 // Numeric: int8 exact sums; f32 and bf16 reassociated. Results do not depend on the number of
 //   threads; those of f32 and bf16 depend, by rounding, on the path.
@@ -87,7 +88,8 @@ struct SparseFfn {
 // `why_not` gets the better variants that `isas` does not allow.
 SparseFfn make_sparse_ffn(const SparseFfnShape& shape, IsaSet isas,
                           std::vector<Rejection>* why_not = nullptr);
-// The same with entry `variant` of sparse_ffn_kernels(), for tests and benches.
+// The same with entry `variant` of sparse_ffn_kernels() and, beside it, kernels of no newer ISA:
+// for tests and benches.
 SparseFfn make_sparse_ffn_variant(const SparseFfnShape& shape, IsaSet isas, int64_t variant);
 
 // ---- weights ---------------------------------------------------------------------------------

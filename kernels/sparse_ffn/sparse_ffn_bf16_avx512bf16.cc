@@ -2,6 +2,7 @@
 
 namespace sprun::kernels {
 
-extern constinit const SparseFfnKernel sparse_ffn_bf16_avx512bf16 = sparse_ffn::kBf16<simd::Avx512Bf16>;
+extern constinit const SparseFfnKernel sparse_ffn_bf16_avx512bf16 =
+    sparse_ffn::kBf16<simd::Avx512Bf16>;
 
 }  // namespace sprun::kernels

@@ -165,13 +165,26 @@ void down_u8s8(const FfnDownArgs& a) {
   }
 }
 
+void out(const FfnOutArgs& a) {
+  for (int64_t i = 0; i < a.n; ++i) {
+    float v = a.bias == nullptr ? 0.0F : a.bias[i];
+    if (a.w_scale == nullptr) {
+      v += static_cast<const float*>(a.sum)[i];
+    } else {
+      const float sum = static_cast<float>(static_cast<const int32_t*>(a.sum)[i]);
+      v = sum * (a.scale * a.w_scale[i]) + v;
+    }
+    a.y[i] = a.residual == nullptr ? v : v + a.residual[i];
+  }
+}
+
 }  // namespace
 
 extern constinit const SparseFfnKernel sparse_ffn_f32_ref = {
-    convert<float>, sparsify, dot_float<float>, hidden<float>, down_float<float>};
+    convert<float>, sparsify, dot_float<float>, hidden<float>, down_float<float>, out};
 extern constinit const SparseFfnKernel sparse_ffn_bf16_ref = {
-    convert<uint16_t>, sparsify, dot_float<uint16_t>, hidden<float>, down_float<uint16_t>};
-extern constinit const SparseFfnKernel sparse_ffn_u8s8_ref = {nullptr, sparsify, dot_u8s8,
-                                                              hidden<int32_t>, down_u8s8};
+    convert<uint16_t>, sparsify, dot_float<uint16_t>, hidden<float>, down_float<uint16_t>, out};
+extern constinit const SparseFfnKernel sparse_ffn_u8s8_ref = {nullptr,         sparsify,  dot_u8s8,
+                                                              hidden<int32_t>, down_u8s8, out};
 
 }  // namespace sprun::kernels

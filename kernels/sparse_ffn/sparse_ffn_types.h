@@ -112,6 +112,18 @@ struct FfnDownArgs {
   int64_t ld_acc;
 };
 
+// y[i] = sum[i] * (scale * w_scale[i]) + bias[i] + residual[i], i < n: the last step of the dense
+// GEMM, rounded like it. w_scale null: sums are float and taken as they are, else int32.
+struct FfnOutArgs {
+  int64_t n;
+  const void* sum;
+  float scale;
+  const float* w_scale;
+  const float* bias;      // null = 0
+  const float* residual;  // null = 0
+  float* y;
+};
+
 struct SparseFfnKernel {
   // Elements of x: y[0, k) = x, as the dot wants it (f32 copied, bf16 rounded), zero up to
   // `padded`. Null for int8, whose codes come from the quantiser.
@@ -120,6 +132,7 @@ struct SparseFfnKernel {
   void (*dot)(const FfnDotArgs& args);
   void (*hidden)(const FfnHiddenArgs& args);
   void (*down)(const FfnDownArgs& args);
+  void (*out)(const FfnOutArgs& args);
 };
 
 }  // namespace sprun::kernels

@@ -216,7 +216,8 @@ struct U8S8 {
 };
 
 template <class Arch>
-inline constexpr SparseFfnKernel kU8S8 = {nullptr, Rows<Arch>::sparsify, U8S8<Arch>::dot,
-                                          Rows<Arch>::template hidden<int32_t>, U8S8<Arch>::down};
+inline constexpr SparseFfnKernel kU8S8 = {nullptr,          Rows<Arch>::sparsify,
+                                          U8S8<Arch>::dot,  Rows<Arch>::template hidden<int32_t>,
+                                          U8S8<Arch>::down, Rows<Arch>::out};
 
 }  // namespace sprun::kernels::sparse_ffn
