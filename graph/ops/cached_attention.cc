@@ -15,6 +15,7 @@
 #include "graph/ops/attention_operand.h"
 #include "graph/ops/attention_util.h"
 #include "graph/ops/op_util.h"
+#include "kernels/attention/kv_cache.h"
 
 namespace sprun::graph {
 namespace {
@@ -36,11 +37,20 @@ Status describe_cache(const Ctx& ctx, Problem& p) {
   AttentionArgs& a = p.args;
   const ConstTensorView &k = ctx.input(kCacheK), &v = ctx.input(kCacheV);
   p.capacity = k.shape.rank() == 3 ? k.shape[1] : 0;
+  const bool known = k.dtype == DType::kF32 || k.dtype == DType::kBf16 || k.dtype == DType::kS8;
   if (!(k.shape == Shape{a.kv_heads, p.capacity, a.head_dim}) || !(v.shape == Shape{a.kv_heads, p.capacity, a.v_dim}) ||
-      k.dtype != v.dtype || k.dtype != DType::kF32) {
+      k.dtype != v.dtype || !known) {
     return op_error(node, "the caches " + k.shape.to_string() + " and " + v.shape.to_string() +
-                              " are not [kv heads, capacity, dim] of one type");
+                              " are not [kv heads, capacity, dim] of float32, bfloat16 or int8");
   }
+  a.k_dtype = a.v_dtype = k.dtype;
+  a.scale_head = p.capacity;
+  for (const int i : {kScalesK, kScalesV}) {
+    const bool right = ctx.has_input(i) && ctx.input(i).dtype == DType::kF32 &&
+                       ctx.input(i).shape == Shape{a.kv_heads, p.capacity};
+    if (k.dtype == DType::kS8 && !right) return op_error(node, "an int8 cache needs float32 scales [kv heads, capacity]");
+  }
+  if (p.k.strides.dim != 1 || p.v.strides.dim != 1) return op_error(node, "new keys and values must be rows");
   if (ctx.input(kPosition).dtype != DType::kS64 || !(ctx.input(kPosition).shape == Shape{1})) {
     return op_error(node, "position must be int64 of shape [1]");
   }
@@ -104,16 +114,21 @@ Status prepare_cached(PrepareContext& ctx) {
   return {};
 }
 
-// Copies the new rows of all heads behind the first `position` rows of the cache.
-void store_rows(const float* from, const kernels::AttentionStrides& strides, int64_t heads, int64_t rows, int64_t dim,
-                float* cache, int64_t capacity, int64_t position) {
-  for (int64_t h = 0; h < heads; ++h) {
-    for (int64_t i = 0; i < rows; ++i) {
-      const float* source = from + h * strides.head + i * strides.row;
-      float* target = cache + (h * capacity + position + i) * dim;
-      for (int64_t d = 0; d < dim; ++d) target[d] = source[d * strides.dim];
-    }
-  }
+// The caches are inputs of the plan and memory of the session: the one place that may write to an input.
+template <class T>
+T* writable(const RunContext& ctx, int input) {
+  return ctx.has_input(input) ? const_cast<T*>(ctx.input(input).as<T>()) : nullptr;
+}
+
+// Stores the new rows of input `from` behind the first `position` rows of the cache.
+void store(const RunContext& ctx, const Problem& p, int from, const AttentionOperand& rows, int64_t dim, int cache,
+           int scales, int64_t position) {
+  const kernels::KvCacheRows fresh{.kv_heads = p.args.kv_heads, .rows = rows.rows, .dim = dim,
+                                   .x = ctx.input(from).as<float>() + rows.offset, .x_head = rows.strides.head,
+                                   .x_row = rows.strides.row};
+  const kernels::KvCacheView view{.dtype = p.args.k_dtype, .data = writable<char>(ctx, cache),
+                                  .scales = writable<float>(ctx, scales), .capacity = p.capacity};
+  kernels::kv_cache_store(fresh, view, position, ctx.pool());
 }
 
 Status run_cached(RunContext& ctx) {
@@ -127,16 +142,15 @@ Status run_cached(RunContext& ctx) {
   }
   ScratchHolder holder;
   SPRUN_ASSIGN(void* scratch, holder.get(ctx, kernels::attention_scratch_bytes(a, ctx.pool().num_threads())));
-  // The caches are inputs of the plan and memory of the session: the one place that may write there.
-  auto* cache_k = const_cast<float*>(ctx.input(kCacheK).as<float>());
-  auto* cache_v = const_cast<float*>(ctx.input(kCacheV).as<float>());
-  store_rows(ctx.input(kK).as<float>() + p.k.offset, p.k.strides, a.kv_heads, a.q_len, a.head_dim, cache_k, p.capacity,
-             position);
-  store_rows(ctx.input(kV).as<float>() + p.v.offset, p.v.strides, a.kv_heads, a.q_len, a.v_dim, cache_v, p.capacity,
-             position);
+  store(ctx, p, kK, p.k, a.head_dim, kCacheK, kScalesK, position);
+  store(ctx, p, kV, p.v, a.v_dim, kCacheV, kScalesV, position);
   a.q = ctx.input(kQ).as<float>() + p.q.offset;
-  a.k = cache_k;
-  a.v = cache_v;
+  a.k = ctx.input(kCacheK).data;
+  a.v = ctx.input(kCacheV).data;
+  if (a.k_dtype == DType::kS8) {
+    a.k_scale = ctx.input(kScalesK).as<float>();
+    a.v_scale = ctx.input(kScalesV).as<float>();
+  }
   a.out = ctx.output(0).data;
   a.kv_len = position + a.q_len;
   a.offset = position;

@@ -99,9 +99,14 @@ std::optional<NewRows> split_operand(const Graph& graph, ValueId v, const std::s
   NewRows rows{concat->inputs[1], layout, find_slot(graph, concat->inputs[0], layout, spec)};
   if (rows.slot == nullptr) return std::nullopt;
   const Node* transpose = producer_is(graph, rows.value, "Transpose");
-  if (rows.layout == "bhsd" && transpose && is_permutation(*transpose, {0, 2, 1, 3})) {
+  const bool from_rows = transpose && (rows.layout == "bhsd" ? is_permutation(*transpose, {0, 2, 1, 3})
+                                                             : is_permutation(*transpose, {0, 2, 3, 1}));
+  if (from_rows && rows.layout != "bshd") {
     rows.value = transpose->inputs[0];
     rows.layout = "bshd";
+  } else if (rows.layout == "bhds" && transpose && is_permutation(*transpose, {0, 1, 3, 2})) {
+    rows.value = transpose->inputs[0];
+    rows.layout = "bhsd";
   }
   return rows;
 }
@@ -177,6 +182,7 @@ std::string rewrite(Graph& graph, NodeId n, const KvCacheSpec& spec) {
   const auto k = split_operand(graph, node.inputs[1], layout_of(node, "k_layout"), heads, dim, spec);
   const auto v = split_operand(graph, node.inputs[2], layout_of(node, "v_layout"), heads, v_dim, spec);
   if (!k || !v) return "does not read Concat(past, new) for keys and values";
+  if (k->layout == "bhds") return "gets its new keys as columns";
   int64_t window = -1;
   if (std::string reason = check_mask(graph, node, spec, count_tokens(graph, node), &window); !reason.empty()) return reason;
   const AttrMap attrs = node.attrs;

@@ -70,6 +70,7 @@ class CachedDecoder : public TokenDecoder {
     return total;
   }
 
+  std::string explain() const override { return steps_.at(1).executor->plan().explain(); }
   void restart() override { length_ = 0; }
   int64_t capacity() const override { return capacity_; }
 

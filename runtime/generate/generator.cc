@@ -132,6 +132,16 @@ Status Generator::decode(ConstTensorView logits, std::span<const int64_t>, const
   }
 }
 
+Result<std::string> Generator::explain(const GenerateOptions& options) {
+  const int64_t token = 0;
+  SPRUN_TRY(check(std::span(&token, 1), options));
+  SPRUN_TRY(open(1, options));
+  if (!why_not_cached_.empty()) SPRUN_TRY(decoder_->append(std::span(&token, 1), run_options(options)).status());
+  const std::string kept = why_not_cached_.empty() ? "kept in place: one plan for every position"
+                                                   : "planned anew for each length: " + why_not_cached_;
+  return "keys and values: " + kept + "\n" + decoder_->explain();
+}
+
 Result<GenerateResult> Generator::run(std::span<const int64_t> prompt, const GenerateOptions& options,
                                       const TokenSink& sink) {
   SPRUN_TRY(check(prompt, options));

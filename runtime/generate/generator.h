@@ -15,6 +15,8 @@ class Generator {
   static Result<std::unique_ptr<Generator>> create(const Model& model, const DecoderEnv& env);
   // Session::generate.
   Result<GenerateResult> run(std::span<const int64_t> prompt, const GenerateOptions& options, const TokenSink& sink);
+  // Session::explain_generate.
+  Result<std::string> explain(const GenerateOptions& options);
 
  private:
   Generator(DecoderIo io, const DecoderEnv& env) : io_(std::move(io)), env_(env) {}

@@ -34,6 +34,10 @@ class ReplayDecoder : public TokenDecoder {
   }
   int64_t capacity() const override { return std::numeric_limits<int64_t>::max(); }
 
+  std::string explain() const override {
+    return executor_ ? executor_->plan().explain() : "each step plans for its own length\n";
+  }
+
   int64_t kv_bytes() const override {
     int64_t total = 0;
     for (const Tensor& state : states_) total += state.size_bytes();

@@ -27,6 +27,8 @@ class TokenDecoder {
   virtual void restart() = 0;
   // Most tokens of a sequence.
   virtual int64_t capacity() const = 0;
+  // How a step of one token runs: kernels, reasons, passes.
+  virtual std::string explain() const = 0;
   int64_t length() const { return length_; }
 
  protected:

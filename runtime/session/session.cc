@@ -134,6 +134,12 @@ struct Session::Impl {
             .sparse = shared().options.sparse};
   }
 
+  Status open_generator() {
+    if (generator != nullptr) return {};
+    SPRUN_ASSIGN(generator, Generator::create(*model, {&shared(), &pool, execution_env()}));
+    return {};
+  }
+
   // Shapes that contradict the graph are the input's fault here: the same model runs with others.
   Result<std::shared_ptr<const Plan>> build_plan() {
     auto plan = shared().plan_for(inputs, pool);
@@ -234,13 +240,17 @@ Result<std::vector<NamedTensor>> Session::run(std::span<const NamedTensor> input
 
 Result<GenerateResult> Session::generate(std::span<const int64_t> prompt, const GenerateOptions& options,
                                          const TokenSink& sink) {
-  if (impl_->generator == nullptr) {
-    const DecoderEnv env{&impl_->shared(), &impl_->pool, impl_->execution_env()};
-    SPRUN_ASSIGN(impl_->generator, Generator::create(*impl_->model, env));
-  }
+  SPRUN_TRY(impl_->open_generator());
   Result<GenerateResult> result = GenerateResult{};
   impl_->pool.enter([&] { result = impl_->generator->run(prompt, options, sink); });
   return result;
+}
+
+Result<std::string> Session::explain_generate(const GenerateOptions& options) {
+  SPRUN_TRY(impl_->open_generator());
+  Result<std::string> text = std::string();
+  impl_->pool.enter([&] { text = impl_->generator->explain(options); });
+  return text;
 }
 
 int64_t Session::arena_bytes() const {

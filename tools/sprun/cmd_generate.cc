@@ -23,6 +23,7 @@ struct GenerateArgs {
   int64_t max_new_tokens = 128, prefill_chunk = 512;
   double deadline_ms = 0;
   int threads = 0;
+  bool explain = false;
 };
 
 Result<std::vector<int64_t>> read_token_file(const std::string& path) {
@@ -102,7 +103,10 @@ Json to_json(const GenerateArgs& args, const GenerateResult& result, int threads
 }
 
 Status generate(const GenerateArgs& args) {
-  SPRUN_ASSIGN(const std::vector<int64_t> prompt, read_prompt(args));
+  std::vector<int64_t> prompt;
+  if (!args.explain) {
+    SPRUN_ASSIGN(prompt, read_prompt(args));
+  }
   GenerateOptions options;
   options.max_new_tokens = args.max_new_tokens;
   options.stop_tokens = args.stop_tokens;
@@ -111,6 +115,10 @@ Status generate(const GenerateArgs& args) {
   SPRUN_ASSIGN(options.kv_type, parse_kv_type(args.kv));
   SPRUN_ASSIGN(const Loaded loaded, load_model(args.model));
   SPRUN_ASSIGN(Session session, Session::create(loaded.model, {.num_threads = args.threads}));
+  if (args.explain) {
+    SPRUN_ASSIGN(const std::string text, session.explain_generate(options));
+    return print(text);
+  }
   if (args.deadline_ms > 0) {
     options.deadline = std::chrono::steady_clock::now() +
                        std::chrono::microseconds(static_cast<int64_t>(1000 * args.deadline_ms));
@@ -145,6 +153,7 @@ Action setup_generate(CLI::App& app) {
   app.add_option("--threads", args->threads, "Threads; 0: every core this process may use")->check(CLI::Range(0, 1024));
   app.add_option("--deadline", args->deadline_ms, "Give up after this many milliseconds (exit code 7)")
       ->check(CLI::PositiveNumber);
+  app.add_flag("--explain", args->explain, "Print how a step of one token runs, instead of generating");
   app.add_option("--json", args->json, "Write tokens and figures as JSON to FILE, or - for standard output");
   return [args] { return generate(*args); };
 }

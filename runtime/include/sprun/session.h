@@ -74,6 +74,9 @@ class SPRUN_API Session {
   Result<GenerateResult> generate(std::span<const int64_t> prompt, const GenerateOptions& options = {},
                                   const TokenSink& sink = {});
 
+  // How generate() with these options would run a step of one token: how the past is kept and why, then as explain().
+  Result<std::string> explain_generate(const GenerateOptions& options = {});
+
   // Bytes of working memory for the shapes of the last run.
   int64_t arena_bytes() const;
 

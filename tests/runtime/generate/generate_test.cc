@@ -145,6 +145,21 @@ TEST(GenerateContrib, NodesThatHoldThePastKeepItInPlace) {
   }
 }
 
+// Rounded keys and values change logits by little; whole texts may part ways where two tokens are nearly equal.
+TEST(GenerateKv, SmallerTypesOfTheCacheTakeLessMemoryAndChooseMostlyTheSame) {
+  const GeneratedModel model(with_cache("llama-mini"));
+  Session session = open(model.path(), 2);
+  const Ids prompt = {5, 17, 3, 99, 42, 8, 1};
+  const GenerateResult exact = session.generate(prompt, {.max_new_tokens = 16}).value();
+  for (const KvType type : {KvType::kBf16, KvType::kInt8}) {
+    const auto result = session.generate(prompt, {.max_new_tokens = 16, .kv_type = type}).value();
+    EXPECT_TRUE(result.cached) << result.why_not;
+    EXPECT_LT(result.kv_bytes, exact.kv_bytes * 6 / 10);
+    EXPECT_EQ(result.tokens[0], exact.tokens[0]);
+    EXPECT_EQ(session.generate(prompt, {.max_new_tokens = 16, .kv_type = type}).value().tokens, result.tokens);
+  }
+}
+
 class GenerateLimits : public testing::Test {
  protected:
   GenerateLimits() : model_(with_cache("spark-mini")), session_(open(model_.path())) {}
