@@ -77,6 +77,8 @@ def train(args):
     data, valid = read_corpus(args.corpus, args.held_out)
     config = Config(kind=args.kind, layers=args.layers, dim=args.dim, ffn=args.ffn)
     model = ByteLm(config)
+    if args.resume:
+        model.load_state_dict(torch.load(args.resume, weights_only=True)["state"])
     generator = torch.Generator().manual_seed(args.seed)
     adam = optimiser(model, args.rate)
     print(f"{args.kind}: {sum(p.numel() for p in model.parameters())} parameters, {len(data)} bytes", flush=True)
@@ -107,6 +109,7 @@ def main():
     parser.add_argument("--kind", choices=["spark", "dense"], required=True)
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--resume", help="start from the weights of this checkpoint; the optimiser starts anew")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=3e-3)
