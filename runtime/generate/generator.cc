@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 
 namespace sprun {
 
@@ -17,17 +16,6 @@ double milliseconds(Clock::time_point from, Clock::time_point to) {
 }
 
 RunOptions run_options(const GenerateOptions& options) { return {.stop = options.stop, .deadline = options.deadline}; }
-
-// The index of the largest logit, the lowest of equals. kBadInput naming the first NaN.
-Result<int64_t> pick_greedy(const ConstTensorView& logits) {
-  const float* x = logits.as<float>();
-  int64_t best = 0;
-  for (int64_t i = 0; i < logits.num_elements(); ++i) {
-    if (std::isnan(x[i])) return Status(Code::kBadInput, "logit " + std::to_string(i) + " is NaN");
-    if (x[i] > x[best]) best = i;
-  }
-  return best;
-}
 
 }  // namespace
 
@@ -58,6 +46,7 @@ Status Generator::check(std::span<const int64_t> prompt, const GenerateOptions& 
   if (options.max_new_tokens < 1) {
     return {Code::kUsage, "max_new_tokens is " + std::to_string(options.max_new_tokens) + ", expected at least 1"};
   }
+  SPRUN_TRY(validate(options.sampling));
   if (options.prefill_chunk < 1) {
     return {Code::kUsage, "prefill_chunk is " + std::to_string(options.prefill_chunk) + ", expected at least 1"};
   }
@@ -114,10 +103,16 @@ Result<ConstTensorView> Generator::prefill(std::span<const int64_t> prompt, cons
   return logits;
 }
 
-Status Generator::decode(ConstTensorView logits, std::span<const int64_t>, const GenerateOptions& options,
+Status Generator::decode(ConstTensorView logits, std::span<const int64_t> prompt, const GenerateOptions& options,
                          const TokenSink& sink, GenerateResult& result) {
+  SPRUN_ASSIGN(Sampler sampler, Sampler::create(options.sampling));
+  std::vector<int64_t> text(prompt.begin(), prompt.end());
   for (;;) {
-    SPRUN_ASSIGN(const int64_t token, pick_greedy(logits));
+    const std::span<const float> row(logits.as<float>(), static_cast<size_t>(logits.num_elements()));
+    const auto picked = sampler.sample(row, text);
+    if (!picked.ok()) return picked.status().with_context("token " + std::to_string(result.tokens.size()));
+    const int64_t token = *picked;
+    text.push_back(token);
     result.tokens.push_back(token);
     if (sink && !sink(token)) {
       result.finish = FinishReason::kSink;

@@ -1,11 +1,14 @@
 // sprun generate: continues a text or a token sequence with a decoder model.
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "sprun/tokenizer.h"
 #include "tools/sprun/command.h"
 #include "tools/sprun/console.h"
 #include "tools/sprun/engine.h"
@@ -19,11 +22,12 @@ using Json = nlohmann::ordered_json;
 struct GenerateArgs {
   ModelArgs model;
   std::vector<int64_t> tokens, stop_tokens;
-  std::string tokens_file, kv = "f32", json;
+  std::string prompt, tokens_file, tokenizer, kv = "f32", json;
+  SamplingOptions sampling;
   int64_t max_new_tokens = 128, prefill_chunk = 512;
   double deadline_ms = 0;
   int threads = 0;
-  bool explain = false;
+  bool explain = false, ignore_end = false;
 };
 
 Result<std::vector<int64_t>> read_token_file(const std::string& path) {
@@ -42,12 +46,25 @@ Result<std::vector<int64_t>> read_token_file(const std::string& path) {
   return tokens;
 }
 
-Result<std::vector<int64_t>> read_prompt(const GenerateArgs& args) {
-  if (args.tokens.empty() == args.tokens_file.empty()) {
-    return Status(Code::kUsage, "expected one of --tokens and --tokens-file");
+// The tokenizer of --tokenizer, or the one beside the model; none if only tokens are asked for and none is there.
+Result<std::optional<Tokenizer>> open_tokenizer(const GenerateArgs& args) {
+  if (!args.tokenizer.empty()) {
+    SPRUN_ASSIGN(Tokenizer tokenizer, Tokenizer::load(args.tokenizer));
+    return std::optional(std::move(tokenizer));
   }
+  const std::filesystem::path folder = std::filesystem::path(args.model.path).parent_path();
+  auto tokenizer = Tokenizer::load(folder.empty() ? "." : folder.string());
+  if (tokenizer.ok()) return std::optional(std::move(*tokenizer));
+  if (args.prompt.empty()) return std::optional<Tokenizer>();
+  return tokenizer.status().with_context("--prompt needs a tokenizer beside the model, or --tokenizer");
+}
+
+Result<std::vector<int64_t>> read_prompt(const GenerateArgs& args, const std::optional<Tokenizer>& tokenizer) {
+  const int given = int{!args.prompt.empty()} + int{!args.tokens.empty()} + int{!args.tokens_file.empty()};
+  if (given != 1) return Status(Code::kUsage, "expected one of --prompt, --tokens and --tokens-file");
   if (!args.tokens.empty()) return args.tokens;
-  return read_token_file(args.tokens_file);
+  if (!args.tokens_file.empty()) return read_token_file(args.tokens_file);
+  return tokenizer->encode(args.prompt);
 }
 
 double tokens_per_second(double tokens, double ms) { return ms > 0 ? 1000.0 * tokens / ms : 0; }
@@ -102,17 +119,64 @@ Json to_json(const GenerateArgs& args, const GenerateResult& result, int threads
           {"why_not_cached", result.why_not}};
 }
 
-Status generate(const GenerateArgs& args) {
-  std::vector<int64_t> prompt;
-  if (!args.explain) {
-    SPRUN_ASSIGN(prompt, read_prompt(args));
+// Writes tokens as they come: as text where there is a tokenizer, else as numbers.
+class TokenPrinter {
+ public:
+  TokenPrinter(const GenerateArgs& args, const std::optional<Tokenizer>& tokenizer, std::span<const int64_t> prompt)
+      : on_(args.json != "-") {
+    if (tokenizer) stream_.emplace(*tokenizer, prompt);
   }
+
+  bool operator()(int64_t token) {
+    std::string text = fmt::format("{} ", token);
+    if (stream_) {
+      auto part = stream_->push(token);
+      text = part.ok() ? *part : "";
+      if (!part.ok()) status_ = part.status();
+    }
+    text_ += text;
+    if (on_ && status_.ok() && !text.empty()) status_ = print(text);
+    return status_.ok();
+  }
+
+  Status finish() {
+    const std::string rest = stream_ ? stream_->flush() : "";
+    text_ += rest;
+    if (on_ && status_.ok()) status_ = print(rest + "\n");
+    return status_;
+  }
+
+  const std::string& text() const { return text_; }
+
+ private:
+  bool on_;
+  std::optional<StreamDecoder> stream_;
+  std::string text_;
+  Status status_;
+};
+
+Result<GenerateOptions> make_options(const GenerateArgs& args, const std::optional<Tokenizer>& tokenizer) {
   GenerateOptions options;
   options.max_new_tokens = args.max_new_tokens;
+  options.sampling = args.sampling;
   options.stop_tokens = args.stop_tokens;
+  if (tokenizer && !args.ignore_end && !args.prompt.empty()) {
+    options.stop_tokens.insert(options.stop_tokens.end(), tokenizer->eos_ids().begin(), tokenizer->eos_ids().end());
+  }
   options.prefill_chunk = args.prefill_chunk;
   options.stop = stop_token();
   SPRUN_ASSIGN(options.kv_type, parse_kv_type(args.kv));
+  SPRUN_TRY(validate(options.sampling));
+  return options;
+}
+
+Status generate(const GenerateArgs& args) {
+  SPRUN_ASSIGN(const std::optional<Tokenizer> tokenizer, open_tokenizer(args));
+  std::vector<int64_t> prompt;
+  if (!args.explain) {
+    SPRUN_ASSIGN(prompt, read_prompt(args, tokenizer));
+  }
+  SPRUN_ASSIGN(GenerateOptions options, make_options(args, tokenizer));
   SPRUN_ASSIGN(const Loaded loaded, load_model(args.model));
   SPRUN_ASSIGN(Session session, Session::create(loaded.model, {.num_threads = args.threads}));
   if (args.explain) {
@@ -123,19 +187,15 @@ Status generate(const GenerateArgs& args) {
     options.deadline = std::chrono::steady_clock::now() +
                        std::chrono::microseconds(static_cast<int64_t>(1000 * args.deadline_ms));
   }
-  const bool stream = args.json != "-";
-  Status written;
-  const auto show = [&](int64_t token) {
-    if (stream) written = print(fmt::format("{} ", token));
-    return written.ok();
-  };
-  const auto result = session.generate(prompt, options, show);
-  if (stream) SPRUN_TRY(print("\n"));
-  SPRUN_TRY(written);
+  TokenPrinter printer(args, args.prompt.empty() && args.tokenizer.empty() ? std::nullopt : tokenizer, prompt);
+  const auto result = session.generate(prompt, options, std::ref(printer));
+  SPRUN_TRY(printer.finish());
   SPRUN_TRY(result.status());
-  if (stream) message(summary(args, *result, session.num_threads()));
-  if (!args.json.empty()) return write_json(args.json, to_json(args, *result, session.num_threads()));
-  return {};
+  if (args.json != "-") message(summary(args, *result, session.num_threads()));
+  if (args.json.empty()) return {};
+  Json json = to_json(args, *result, session.num_threads());
+  if (tokenizer) json["text"] = printer.text();
+  return write_json(args.json, json);
 }
 
 }  // namespace
@@ -143,10 +203,21 @@ Status generate(const GenerateArgs& args) {
 Action setup_generate(CLI::App& app) {
   auto args = std::make_shared<GenerateArgs>();
   add_model_options(app, args->model);
+  app.add_option("--prompt", args->prompt, "The prompt as text; needs a tokenizer");
+  app.add_option("--tokenizer", args->tokenizer,
+                 "File or folder of the tokenizer, or bytes; default: beside the model (tokenizer.json, vocab.json and "
+                 "merges.txt, vocab.txt, tok*.bin)");
   app.add_option("--tokens", args->tokens, "The prompt as token ids: 1,2,3")->delimiter(',');
   app.add_option("--tokens-file", args->tokens_file, "The prompt as token ids: FILE.npy of int64 or int32");
   app.add_option("--max-new-tokens", args->max_new_tokens, "Most tokens to generate")->check(CLI::PositiveNumber);
   app.add_option("--stop-tokens", args->stop_tokens, "End after one of these tokens")->delimiter(',');
+  app.add_flag("--ignore-end", args->ignore_end, "Go on after the tokenizer's end tokens");
+  app.add_option("--temperature", args->sampling.temperature, "0: the most likely token (greedy); 1: as the model says");
+  app.add_option("--top-k", args->sampling.top_k, "Choose among the K most likely tokens; 0: all");
+  app.add_option("--top-p", args->sampling.top_p, "Choose among the most likely tokens that together reach P");
+  app.add_option("--min-p", args->sampling.min_p, "Choose among tokens with at least this part of the largest probability");
+  app.add_option("--repetition-penalty", args->sampling.repetition_penalty, "Divides positive logits of tokens seen; 1: off");
+  app.add_option("--seed", args->sampling.seed, "Seed of the choice");
   app.add_option("--kv", args->kv, "Type of cached keys and values: f32, bf16 or int8");
   app.add_option("--prefill-chunk", args->prefill_chunk, "Tokens of the prompt that run at once")
       ->check(CLI::PositiveNumber);

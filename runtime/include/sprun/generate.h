@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "sprun/export.h"
+#include "sprun/sampling.h"
 #include "sprun/status.h"
 
 namespace sprun {
@@ -23,6 +24,7 @@ SPRUN_API Result<KvType> parse_kv_type(std::string_view name);  // "f32", "bf16"
 
 struct GenerateOptions {
   int64_t max_new_tokens = 128;
+  SamplingOptions sampling = {};          // greedy; its seed starts anew with each call
   std::vector<int64_t> stop_tokens = {};  // generation ends when one of these comes; it is part of the result
   KvType kv_type = KvType::kF32;
   // Tokens of the prompt that run at once, >= 1; longer prompts run in pieces.
