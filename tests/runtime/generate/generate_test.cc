@@ -84,6 +84,38 @@ TEST(Generate, ContinuesARealModelAsItsSourceDoes) {
   EXPECT_EQ(result.tokens, Ids(expected.begin() + 1, expected.begin() + 101));
 }
 
+std::string own_model(const char* kind, const char* file) {
+  return std::string(SPRUN_TEST_DATA) + "/../../tools/bytelm/" + kind + "/" + file;
+}
+
+TEST(Generate, TheSparkModelOfTheRepositoryWritesEnglish) {
+  const std::string path = own_model("spark", "model.onnx");
+  Session session = open(path, 2);
+  const Tokenizer tokenizer = Tokenizer::load(own_model("spark", "")).value();
+  const Ids prompt = tokenizer.encode("The people of the United").value();
+  const GenerateResult result = session.generate(prompt, {.max_new_tokens = 48}).value();
+  EXPECT_TRUE(result.cached) << result.why_not;
+  const std::string text = tokenizer.decode(result.tokens).value();
+  EXPECT_EQ(text.substr(0, 7), " States") << text;
+  EXPECT_NE(text.find(" the "), std::string::npos) << text;
+  Session plain = open(own_model("spark", "model_no_cache.onnx"));
+  EXPECT_EQ(plain.generate(prompt, {.max_new_tokens = 12}).value().tokens,
+            Ids(result.tokens.begin(), result.tokens.begin() + 12));
+}
+
+TEST(Generate, ASeedFixesWhatIsDrawn) {
+  Session one = open(own_model("dense", "model.onnx"), 1), two = open(own_model("dense", "model.onnx"), 2);
+  GenerateOptions options{.max_new_tokens = 40, .sampling = {.temperature = 1.0F, .top_p = 0.95F, .seed = 11}};
+  const Ids prompt = {84, 104, 101, 32};
+  const Ids first = one.generate(prompt, options).value().tokens;
+  EXPECT_EQ(one.generate(prompt, options).value().tokens, first);
+  EXPECT_EQ(two.generate(prompt, options).value().tokens, first);
+  options.sampling.seed = 12;
+  EXPECT_NE(one.generate(prompt, options).value().tokens, first);
+  options.sampling.temperature = -1;
+  EXPECT_EQ(one.generate(prompt, options).status().code(), Code::kUsage);
+}
+
 class EveryDecoder : public testing::TestWithParam<const char*> {};
 
 TEST_P(EveryDecoder, GivesWhatOneRunOverTheWholeTextGives) {
