@@ -75,7 +75,7 @@ class Attention {
     return t.dtype() == DType::kS8 ? static_cast<float>(t.as<int8_t>()[i]) : static_cast<float>(t.as<uint8_t>()[i]);
   }
   std::string name() { return "v" + std::to_string(count_++); }
-  const Shape& shape(ValueId v) { return *graph.value(v).shape; }
+  Shape shape(ValueId v) { return *graph.value(v).shape; }  // a copy: adding values moves them
   DType dtype(ValueId v) { return graph.value(v).dtype; }
 
   void describe(ValueId v, DType dtype, const Shape& shape) {
