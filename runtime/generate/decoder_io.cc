@@ -52,7 +52,7 @@ Result<StateSpec> read_state(const TensorSpec& spec) {
       size = 0;
     }
     if (size < 0 || rank > 5) {
-      return Status(Code::kUsage, "state '" + spec.name + "' has shape " + spec.shape_string() +
+      return Status(Code::kBadModel, "state '" + spec.name + "' has shape " + spec.shape_string() +
                                       ", expected [batch, heads, length, dim] or [2, batch, heads, length, dim] with "
                                       "known heads and dim, or fixed sizes");
     }
@@ -71,7 +71,7 @@ Result<Role> role_of(const TensorSpec& spec) {
     if (contains(name, "token_type") || contains(name, "segment")) return Role::kTokenTypes;
     if (contains(name, "ids") || contains(name, "tokens") || name == "input") return Role::kIds;
   }
-  return Status(Code::kUsage, "input '" + name + "' (" + std::string(dtype_name(spec.dtype)) + spec.shape_string() +
+  return Status(Code::kBadModel, "input '" + name + "' (" + std::string(dtype_name(spec.dtype)) + spec.shape_string() +
                                   ") is not one that text generation can give: expected input_ids, attention_mask, "
                                   "position_ids, cache_position, token_type_ids, use_cache_branch or past states");
 }
@@ -84,7 +84,7 @@ Result<int> find_logits(const std::vector<TensorSpec>& outputs, const std::vecto
     if (!is_state[i]) others.push_back(static_cast<int>(i));
   }
   if (others.size() == 1) return others.front();
-  return Status(Code::kUsage, "the model has no output 'logits', and " + std::to_string(others.size()) +
+  return Status(Code::kBadModel, "the model has no output 'logits', and " + std::to_string(others.size()) +
                                   " others that are no states: it is no decoder");
 }
 
@@ -101,7 +101,7 @@ Status fill_any(Tensor& tensor, int64_t first, int64_t step, const std::string& 
     case DType::kF32: fill<float>(tensor, first, step); return {};
     case DType::kBool: fill<uint8_t>(tensor, first, step); return {};
     default:
-      return {Code::kUsage, "input '" + name + "' has type " + std::string(dtype_name(tensor.dtype())) +
+      return {Code::kBadModel, "input '" + name + "' has type " + std::string(dtype_name(tensor.dtype())) +
                                 ", expected int64, int32, float or bool"};
   }
 }
@@ -154,7 +154,7 @@ Result<DecoderIo> DecoderIo::describe(const Model& model) {
     io.roles.push_back(role);
     if (role == Role::kIds) {
       if (io.ids >= 0) {
-        return Status(Code::kUsage, "both '" + io.inputs[static_cast<size_t>(io.ids)].name + "' and '" + spec.name +
+        return Status(Code::kBadModel, "both '" + io.inputs[static_cast<size_t>(io.ids)].name + "' and '" + spec.name +
                                         "' look like token ids, expected one such input");
       }
       io.ids = static_cast<int>(i);
@@ -165,13 +165,13 @@ Result<DecoderIo> DecoderIo::describe(const Model& model) {
     state.input = static_cast<int>(i);
     state.output = matching_output(spec.name, outputs);
     if (state.output < 0) {
-      return Status(Code::kUsage, "no output carries on the state '" + spec.name +
+      return Status(Code::kBadModel, "no output carries on the state '" + spec.name +
                                       "', expected one named like it with 'present' in place of 'past'");
     }
     is_state[static_cast<size_t>(state.output)] = true;
     io.states.push_back(std::move(state));
   }
-  if (io.ids < 0) return Status(Code::kUsage, "the model has no input of token ids (input_ids), it is no decoder");
+  if (io.ids < 0) return Status(Code::kBadModel, "the model has no input of token ids (input_ids), it is no decoder");
   SPRUN_ASSIGN(io.logits, find_logits(outputs, is_state));
   const TensorSpec& logits = outputs[static_cast<size_t>(io.logits)];
   if (!logits.dims.empty()) io.vocabulary = logits.dims.back().value;

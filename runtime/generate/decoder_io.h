@@ -47,7 +47,7 @@ struct DecoderIo {
   // Shape of an input that is no state.
   Shape shape_of(int input, int64_t past, int64_t tokens) const;
 
-  // kUsage naming the input or output that generation cannot serve.
+  // kBadModel naming the input or output that generation cannot serve.
   static Result<DecoderIo> describe(const Model& model);
 };
 

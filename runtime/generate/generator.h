@@ -11,7 +11,7 @@ namespace sprun {
 
 class Generator {
  public:
-  // kUsage if the model is no decoder, with the reason.
+  // kBadModel if the model is no decoder, with the reason.
   static Result<std::unique_ptr<Generator>> create(const Model& model, const DecoderEnv& env);
   // Session::generate.
   Result<GenerateResult> run(std::span<const int64_t> prompt, const GenerateOptions& options, const TokenSink& sink);

@@ -69,8 +69,8 @@ class SPRUN_API Session {
   // Continues the token sequence `prompt` with a decoder model: inputs input_ids and optionally attention_mask,
   // position_ids and past states, outputs logits and present states, named as exporters do. Each new token goes to `sink`
   // (may be empty) on the thread of the call. Bindings of inputs and outputs are neither used nor changed.
-  // kUsage: the model is no decoder (says why), bad options; kBadInput: token outside the vocabulary, sequence longer than
-  // the model's context, logits that are NaN; kCancelled: stop or deadline, at the latest after the current step.
+  // kBadModel: the model is no decoder (says why); kUsage: bad options; kBadInput: token outside the vocabulary, sequence
+  // longer than the model's context, logits that are NaN; kCancelled: stop or deadline, at the latest after the current step.
   Result<GenerateResult> generate(std::span<const int64_t> prompt, const GenerateOptions& options = {},
                                   const TokenSink& sink = {});
 

@@ -246,10 +246,28 @@ TEST(GenerateErrors, APromptLongerThanTheContextIsRefused) {
   EXPECT_TRUE(session.generate(Ids{1}, {.max_new_tokens = 4}).ok());
 }
 
+TEST(GenerateErrors, AStateThatNoOutputCarriesOnIsNamed) {
+  GroupQueryConfig config;
+  config.presents = false;
+  const GeneratedModel model(GroupQueryDecoder(config).graph());
+  const Status status = open(model.path()).generate(Ids{1}).status();
+  EXPECT_EQ(status.code(), Code::kBadModel);
+  EXPECT_NE(status.message().find("past_key_values.0.key"), std::string::npos) << status.message();
+}
+
+TEST(GenerateErrors, LogitsThatAreNoNumbersAreNamed) {
+  GroupQueryConfig config;
+  config.finite = false;
+  const GeneratedModel model(GroupQueryDecoder(config).graph());
+  const Status status = open(model.path()).generate(Ids{1}).status();
+  EXPECT_EQ(status.code(), Code::kBadInput);
+  EXPECT_NE(status.message().find('7'), std::string::npos) << status.message();
+}
+
 TEST(GenerateErrors, AModelThatIsNoDecoderSaysWhy) {
   const GeneratedModel model("bert-mini");
   const Status status = open(model.path()).generate(Ids{1}).status();
-  EXPECT_EQ(status.code(), Code::kUsage);
+  EXPECT_EQ(status.code(), Code::kBadModel);
   EXPECT_NE(status.message().find("logits"), std::string::npos) << status.message();
 }
 

@@ -14,6 +14,8 @@ struct GroupQueryConfig {
   int64_t heads = 4, kv_heads = 2, dim = 8, layers = 2, vocab = 50;
   bool packed = false, rotary = true, fused = false;  // fused: Attention with its projection instead
   int64_t window = -1;
+  bool presents = true;   // false: forgets to hand on the past
+  bool finite = true;     // false: one logit is NaN
 };
 
 class GroupQueryDecoder {
@@ -29,8 +31,8 @@ class GroupQueryDecoder {
       const graph::ValueId attended = c_.fused ? fused(x, mask, n, presents) : grouped(x, n, presents);
       x = op("Add", {x, op("MatMul", {attended, weight("o" + n, {hidden(), hidden()})}, "y" + n, {})}, "x" + n, {});
     }
-    std::vector<graph::ValueId> outputs = {op("MatMul", {x, weight("head", {hidden(), c_.vocab})}, "logits", {})};
-    outputs.insert(outputs.end(), presents.begin(), presents.end());
+    std::vector<graph::ValueId> outputs = {op("MatMul", {x, head()}, "logits", {})};
+    if (c_.presents) outputs.insert(outputs.end(), presents.begin(), presents.end());
     graph_.set_outputs(outputs);
   }
   const graph::Graph& graph() const { return graph_; }
@@ -54,6 +56,12 @@ class GroupQueryDecoder {
   graph::ValueId weight(const std::string& name, const Shape& shape) {
     std::normal_distribution<float> normal(0.0F, 1.0F / std::sqrt(static_cast<float>(shape[0])));
     return constant("w/" + name, shape, [&](int64_t) { return normal(random_); });
+  }
+
+  graph::ValueId head() {
+    const graph::ValueId v = weight("head", {hidden(), c_.vocab});
+    if (!c_.finite) graph_.value(v).constant.mutable_view().as<float>()[7] = std::nanf("");
+    return v;
   }
 
   graph::ValueId integer(const std::string& name, const Shape& shape, int64_t value) {
