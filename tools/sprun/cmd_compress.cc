@@ -203,6 +203,9 @@ Action setup_compress(CLI::App& app) {
                     "OUTPUTSxINPUTS (16x4, 4x1, 1x4). METHOD: sparsegpt (the default), wanda, magnitude. LAYERS: names "
                     "with * and ?; the last match of a layer counts; all but the output layer if left out. Or smaller "
                     "matrices: ffn:PART or heads:PART[@even,tileN,norefit], layers:COUNT");
+  add_recipe_option(app, args, "slice",
+                    "SHARE[,shared]: rotate the residual stream and drop this share of its dimensions (SliceGPT); shared: one "
+                    "rotation for all layers, no shortcuts; needs calibration");
   add_recipe_option(app, args, "quantize", "[LAYERS=]int8, int8:dynamic (the same) or int8:static (needs calibration)");
   add_recipe_option(app, args, "recipe", "JSON file with the same words: {\"steps\": [{\"prune\": \"16x4:0.8\", "
                                          "\"layers\": \"*ffn*\"}, {\"quantize\": \"int8\"}], \"skip\": [\"*head*\"]}");
