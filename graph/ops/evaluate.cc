@@ -143,6 +143,7 @@ class Evaluation {
     ctx.constants_ = constants_;
     ctx.max_threads_ = options_.pool->num_threads();
     ctx.packed_ = options_.packed ? options_.packed : &own_cache_;
+    ctx.sparse_ = options_.sparse;
     SPRUN_TRY(node_.def->prepare(ctx));
     state_ = std::move(ctx.state);
     if (ctx.scratch_bytes > 0) {

@@ -28,6 +28,7 @@ struct EvaluateOptions {
   PackedCache* packed = nullptr;           // nullptr: a private one
   SubgraphRunner* subgraphs = nullptr;
   std::span<const Tensor> constants = {};  // by input; empty Tensors for what is not constant; may be empty
+  SparseMode sparse = SparseMode::kAuto;
 };
 Result<std::vector<Tensor>> evaluate(const Node& node, std::span<const ConstTensorView> inputs,
                                      const EvaluateOptions& options);

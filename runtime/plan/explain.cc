@@ -3,6 +3,7 @@
 
 #include <iterator>
 
+#include "graph/ops/ffn_density.h"
 #include "runtime/plan/plan.h"
 
 namespace sprun {
@@ -12,6 +13,15 @@ namespace {
 std::string shape_of(const Plan& plan, graph::ValueId v) {
   const ConstTensorView type = plan.type_of(v);
   return type.dtype == DType::kUndefined ? "?" : std::string(dtype_name(type.dtype)) + type.shape.to_string();
+}
+
+// What the runs so far have shown of the zeros of a step.
+std::string measured_density(const Step& step) {
+  const auto* state = dynamic_cast<const graph::SparseActivationState*>(step.state.get());
+  if (state == nullptr) return "";
+  const int64_t rows = state->density->counter.rows();
+  if (rows == 0) return "density measured: no runs yet";
+  return fmt::format("density measured: {:.1f} % over {} rows", 100 * state->density->measured(), rows);
 }
 
 void append_step(std::string& text, const Plan& plan, size_t index) {
@@ -24,6 +34,7 @@ void append_step(std::string& text, const Plan& plan, size_t index) {
                  node.outputs.empty() ? "" : shape_of(plan, node.outputs[0]), node.name);
   if (step.dynamic) text += "           shapes are only known when running: outputs are allocated on the heap\n";
   if (!step.detail.empty()) text += "           " + step.detail + "\n";
+  if (const std::string density = measured_density(step); !density.empty()) text += "           " + density + "\n";
   for (const graph::Rejection& rejection : step.rejected) {
     fmt::format_to(std::back_inserter(text), "           not {:<28} {}\n", rejection.kernel, rejection.reason);
   }

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <list>
 
+#include "graph/ops/ffn_density.h"
 #include "runtime/base/thread_pool.h"
 #include "runtime/generate/generator.h"
 #include "runtime/session/executor.h"
 #include "runtime/session/model_impl.h"
+#include "runtime/session/promised_sparsity.h"
 
 namespace sprun {
 
@@ -260,6 +262,16 @@ int64_t Session::arena_bytes() const {
 void Session::set_profiling(bool on) { impl_->profiling = on; }
 const std::vector<StepProfile>& Session::profile() const { return impl_->profile; }
 
+std::vector<FfnDensity> Session::ffn_density() const {
+  std::vector<FfnDensity> layers;
+  const auto book = graph::DensityBook::of(impl_->shared().packed);
+  if (!book.ok()) return layers;
+  for (const auto& layer : (*book)->records()) {
+    layers.push_back({layer->name, layer->pattern, layer->expected, layer->measured(), layer->counter.rows()});
+  }
+  return layers;
+}
+
 Result<std::string> Session::explain() {
   SPRUN_TRY(impl_->check_bound());
   Status status;
@@ -271,7 +283,10 @@ Result<std::string> Session::explain() {
             (pass.disabled ? "disabled" : std::to_string(pass.rewrites) + " rewrites") + "\n";
   }
   for (const std::string& note : impl_->shared().load_notes) text += "note " + note + "\n";
-  return impl_->executors.front()->plan().explain() + text;
+  const Plan& plan = impl_->executors.front()->plan();
+  const std::string missing = missing_sparsity_note(impl_->shared().onnx.metadata_props, plan.graph());
+  if (!missing.empty()) text += "note " + missing + "\n";
+  return plan.explain() + text;
 }
 
 }  // namespace sprun

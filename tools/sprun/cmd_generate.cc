@@ -86,6 +86,18 @@ double decode_rate(const GenerateResult& result) {
   return tokens_per_second(static_cast<double>(result.tokens.size()) - 1, result.decode_ms);
 }
 
+// Mean over the sparse feed-forward layers; negative without any.
+double mean_density(const std::vector<FfnDensity>& layers) {
+  double sum = 0;
+  int counted = 0;
+  for (const FfnDensity& layer : layers) {
+    if (layer.measured < 0) continue;
+    sum += layer.measured;
+    ++counted;
+  }
+  return counted > 0 ? sum / counted : -1;
+}
+
 std::string summary(const GenerateArgs& args, const GenerateResult& result, int threads) {
   std::string text = fmt::format(
       "prefill  {} tokens  {:.1f} tokens/s  {:.2f} ms\n"
@@ -98,6 +110,13 @@ std::string summary(const GenerateArgs& args, const GenerateResult& result, int 
       threads == 1 ? "" : "s", args.model.precision, isa_in_use());
   if (!result.cached) text += "note     " + result.why_not + "\n";
   return text;
+}
+
+std::string density_line(const std::vector<FfnDensity>& layers) {
+  const double density = mean_density(layers);
+  if (density < 0) return "";
+  return fmt::format("density  {:.1f} % of the neurons active in {} sparse layers ({})\n", 100 * density, layers.size(),
+                     layers[0].pattern);
 }
 
 Json to_json(const GenerateArgs& args, const GenerateResult& result, int threads) {
@@ -191,10 +210,12 @@ Status generate(const GenerateArgs& args) {
   const auto result = session.generate(prompt, options, std::ref(printer));
   SPRUN_TRY(printer.finish());
   SPRUN_TRY(result.status());
-  if (args.json != "-") message(summary(args, *result, session.num_threads()));
+  const std::vector<FfnDensity> layers = session.ffn_density();
+  if (args.json != "-") message(summary(args, *result, session.num_threads()) + density_line(layers));
   if (args.json.empty()) return {};
   Json json = to_json(args, *result, session.num_threads());
   if (tokenizer) json["text"] = printer.text();
+  if (const double density = mean_density(layers); density >= 0) json["ffn_density"] = density;
   return write_json(args.json, json);
 }
 

@@ -123,6 +123,28 @@ std::vector<std::vector<std::string>> table_of(const std::vector<Row>& rows, dou
   return table;
 }
 
+// One line for each sparse feed-forward layer.
+std::string density_text(const std::vector<FfnDensity>& layers) {
+  std::string text;
+  for (const FfnDensity& layer : layers) {
+    if (layer.measured < 0) continue;
+    text += fmt::format("density {:.1f} % of {} rows{}  {}  {}\n", 100 * layer.measured, layer.rows,
+                        layer.expected < 0 ? "" : fmt::format(", {:.1f} % expected", 100 * layer.expected),
+                        layer.pattern, layer.name);
+  }
+  return text;
+}
+
+Json density_json(const std::vector<FfnDensity>& layers) {
+  Json json = Json::array();
+  for (const FfnDensity& layer : layers) {
+    Json entry = {{"name", layer.name}, {"pattern", layer.pattern}, {"measured", layer.measured}, {"rows", layer.rows}};
+    if (layer.expected >= 0) entry["expected"] = layer.expected;
+    json.push_back(entry);
+  }
+  return json;
+}
+
 Json json_of(const ProfileArgs& args, const Session& session, const Measured& measured,
              const std::vector<Row>& rows, double total_us, const PeakRates& peak) {
   Json json = {{"model", args.model.path},
@@ -133,6 +155,7 @@ Json json_of(const ProfileArgs& args, const Session& session, const Measured& me
                {"latency_ms", to_json(latency_stats(measured.total_ms))},
                {"steps_us", round3(total_us)},
                {"peak", to_json(peak)},
+               {"ffn_density", density_json(session.ffn_density())},
                {args.by_op ? "ops" : "steps", Json::array()}};
   for (const Row& row : rows) {
     const double percent = percent_of_peak(row, peak);
@@ -197,6 +220,7 @@ Status profile(const ProfileArgs& args) {
     SPRUN_TRY(print(fmt::format(
         "steps {:.3f} ms  run p50 {:.3f} ms  {} steps  {} threads  {}\npeak  {}\n", total_us * 1e-3,
         stats.p50, measured.steps.size(), session.num_threads(), isa_in_use(), to_text(peak))));
+    SPRUN_TRY(print(density_text(session.ffn_density())));
   }
   if (!args.trace.empty()) SPRUN_TRY(write_json(args.trace, trace_json(measured.last)));
   if (args.json.empty()) return {};

@@ -39,6 +39,15 @@ struct StepProfile {
   double flops = 0, bytes = 0;           // work and memory traffic that the step needs at least
 };
 
+// A feed-forward layer whose zeros are known to the library: how many of its neurons were active.
+struct FfnDensity {
+  std::string name;      // of the node
+  std::string pattern;   // "ReLU FFN"
+  double expected = -1;  // part of the neurons, from the model's constants; negative: not known
+  double measured = -1;  // mean over the rows counted; negative: none yet
+  int64_t rows = 0;      // counted: all rows of small runs, every eighth of large ones where counting costs time
+};
+
 // Not thread-safe: one thread at a time. Many sessions may share a Model and run at once.
 class SPRUN_API Session {
  public:
@@ -83,6 +92,10 @@ class SPRUN_API Session {
   // When on, each run records the time of every step (costs two clock reads a step).
   void set_profiling(bool on);
   const std::vector<StepProfile>& profile() const;
+
+  // The sparse feed-forward layers of the model that were planned so far, in order of execution. All sessions of a model,
+  // all shapes and generate() count together.
+  std::vector<FfnDensity> ffn_density() const;
 
   // How the shapes of the currently bound inputs would be executed: one block of text per step with its kernel, shape
   // and the kernels not taken with the reason; then the passes and how often each fired. Does not run.

@@ -1,0 +1,203 @@
+// sprun.SparseFfn: a feed-forward layer whose hidden values are mostly exact zeros, made by fuse_sparse_ffn.
+//
+//   g = before(X_g Wg + bg)        s = select(g)                          select: select_rows.h
+//   h = after(s)^p * up_act(X_u Wu + bu)     p = 2 with `square`; without an up layer h = after(s)^p
+//   Y = h Wd + bd + residual
+//
+// Where s is 0, h is 0 and neither the up weights nor the down weights of that neuron matter: leaving them out is exact.
+// Only what a dense run makes of 0 * infinity and 0 * NaN is not made.
+// Inputs: 0 X of the gate [.., d], 1 X of up (the same value), then weight, scale, zero point and bias of gate (2..5),
+//   up (6..9; absent when not gated, or when `fused_up` says its columns are in the gate's weight) and down (10..13),
+//   14 thresholds, 15 residual of the shape of Y (float32 forms and int8 only).
+// Attributes (the prefix of a layer is gate_, up_ or down_): d_ff; pattern, a name for people; select with its own
+//   attributes; gate_activation, activation ("none" or one that maps 0 to 0), square, up_relu, gated, fused_up;
+//   _form "float" (weights f32, f16, bf16), "int8" (as sprun.LinearInt8: dynamic quantisation), "nbits" (MatMulNBits);
+//   _trans, _x_quant, _precision, _bits, _block_size as those ops have them; _n, _k sizes of the whole weight;
+//   _offset first column of X that is read, _column first column of the result that counts.
+// Element types: X f32, f16 or bf16 (16-bit compute in float32 and round once).
+#include "graph/ops/sparse_ffn.h"
+
+#include <fmt/format.h>
+
+#include "graph/ops/sparse_ffn_dense.h"
+#include "graph/ops/sparse_ffn_gather.h"
+
+namespace sprun::graph {
+namespace {
+
+FfnLayer layer_of(const AttrMap& attrs, const std::string& prefix, int input) {
+  using Form = FfnLayer::Form;
+  const std::string_view form = attrs.get_string(prefix + "_form", "float");
+  FfnLayer layer;
+  layer.form = form == "int8" ? Form::kInt8 : form == "nbits" ? Form::kNBits : Form::kFloat;
+  layer.input = input;
+  layer.trans = attrs.get_int(prefix + "_trans", 0) != 0;
+  layer.x_quant = attrs.get_string(prefix + "_x_quant", "");
+  layer.precision = attrs.get_string(prefix + "_precision", "");
+  layer.bits = attrs.get_int(prefix + "_bits", 0);
+  layer.block_size = attrs.get_int(prefix + "_block_size", 0);
+  layer.n = attrs.get_int(prefix + "_n", 0);
+  layer.k = attrs.get_int(prefix + "_k", 0);
+  layer.offset = attrs.get_int(prefix + "_offset", 0);
+  layer.column = attrs.get_int(prefix + "_column", 0);
+  return layer;
+}
+
+// Why the layer's weight and its place in X do not fit; empty when they do.
+template <class Ctx>
+std::string misfit(const Ctx& ctx, const FfnLayer& layer, int64_t d_in, int64_t width) {
+  if (!ctx.has_input(layer.weight())) return "a weight is missing";
+  const Shape& w = ctx.input(layer.weight()).shape;
+  const bool matrix = layer.form == FfnLayer::Form::kNBits ||
+                      (w.rank() == 2 && w[layer.trans ? 0 : 1] == layer.n && w[layer.trans ? 1 : 0] == layer.k);
+  const bool fits = matrix && layer.k > 0 && layer.offset >= 0 && layer.offset + layer.k <= d_in && layer.column >= 0 &&
+                    layer.column + width <= layer.n;
+  return fits ? "" : "a weight of shape " + w.to_string() + " does not fit";
+}
+
+}  // namespace
+
+template <class Ctx>
+Result<FfnProblem> ffn_problem(const Ctx& ctx) {
+  const AttrMap& attrs = ctx.attrs();
+  const auto fail = [](const std::string& why) { return Status(Code::kBadModel, why); };
+  FfnProblem p;
+  p.gated = attrs.get_int("gated", 0) != 0;
+  p.fused_up = attrs.get_int("fused_up", 0) != 0;
+  p.gate = layer_of(attrs, "gate", FfnInput::kGate);
+  p.up = layer_of(attrs, "up", p.fused_up ? FfnInput::kGate : FfnInput::kUp);
+  p.down = layer_of(attrs, "down", FfnInput::kDown);
+  SPRUN_ASSIGN(p.select, selection_of(attrs.get_string("select", "relu"), attrs));
+  const auto before = parse_activation(attrs.get_string("gate_activation", "none"));
+  const auto after = parse_activation(attrs.get_string("activation", "none"));
+  if (!before || !after || *after == kernels::Activation::kSigmoid) return fail("an activation does not map 0 to 0");
+  p.before = *before;
+  p.after = *after;
+  p.square = attrs.get_int("square", 0) != 0;
+  p.up_relu = attrs.get_int("up_relu", 0) != 0;
+  p.pattern = attrs.get_string("pattern", "sparse FFN");
+  const Shape& x = ctx.input(FfnInput::kXGate).shape;
+  if (x.rank() < 1) return fail("X needs at least one axis");
+  p.m = x.num_elements(0, x.rank() - 1);
+  p.d_in = x.back();
+  p.d_ff = attrs.get_int("d_ff", 0);
+  p.d_out = p.down.n;
+  std::string why = misfit(ctx, p.gate, p.d_in, p.d_ff);
+  if (p.gated && why.empty()) why = misfit(ctx, p.up, p.d_in, p.d_ff);
+  if (why.empty()) why = misfit(ctx, p.down, p.d_ff, p.d_out);
+  if (why.empty() && (p.d_ff < 1 || p.down.k != p.d_ff)) why = "the layers differ in width";
+  if (!why.empty()) return fail(why);
+  return p;
+}
+
+template Result<FfnProblem> ffn_problem(const InferContext&);
+template Result<FfnProblem> ffn_problem(const PrepareContext&);
+
+namespace {
+
+Status infer_ffn(InferContext& ctx) {
+  const auto p = ffn_problem(ctx);
+  if (!p.ok()) return ctx.error(p.status().message());
+  const DType dtype = ctx.dtype(0);
+  SPRUN_TRY(ctx.check(is_float(dtype) && dtype != DType::kF64, "X must be float32, float16 or bfloat16"));
+  SPRUN_TRY(ctx.check(!p->gated || (ctx.has_input(1) && ctx.dtype(1) == dtype && ctx.shape(1) == ctx.shape(0)),
+                      "gate and up must read the same values"));
+  Shape out = ctx.shape(0);
+  out[out.rank() - 1] = p->d_out;
+  if (ctx.has_input(FfnInput::kThreshold)) {
+    const int64_t count = ctx.input(FfnInput::kThreshold).num_elements();
+    SPRUN_TRY(ctx.check(ctx.dtype(FfnInput::kThreshold) == DType::kF32 && (count == 1 || count == p->d_ff),
+                        "thresholds must be float32: one, or one for each neuron"));
+  }
+  SPRUN_TRY(ctx.check(p->select.kind != SelectKind::kThreshold || ctx.has_input(FfnInput::kThreshold),
+                      "the thresholds are missing"));
+  SPRUN_TRY(ctx.check(!ctx.has_input(FfnInput::kResidual) || (ctx.shape(FfnInput::kResidual) == out &&
+                                                              ctx.dtype(FfnInput::kResidual) == dtype),
+                      "the residual must have the type and shape of the result"));
+  ctx.set_output(0, dtype, out);
+  return {};
+}
+
+class FfnState : public SparseActivationState {
+ public:
+  FfnState(FfnProblem problem, int workers) : problem_(std::move(problem)), workers_(workers) {}
+
+  Status prepare(PrepareContext& ctx) {
+    const double expected = expected_density(problem_.select, problem_.d_ff);
+    SPRUN_ASSIGN(const auto book, DensityBook::of(ctx.packed()));
+    density = book->record(ctx.constant(problem_.down.weight()).id(), ctx.node().name, problem_.pattern, expected,
+                           problem_.d_ff);
+    ctx.detail = fmt::format("{}: leaving out zeros is exact; density expected {}; ", problem_.pattern,
+                             expected < 0 ? "unknown" : fmt::format("{:.1f} %", 100 * expected));
+    const std::string against = FfnGather::reason_against(ctx, problem_);
+    if (against.empty()) {
+      SPRUN_ASSIGN(gather_, FfnGather::prepare(ctx, problem_));
+      ctx.kernel = std::string(gather_->kernel());
+      ctx.detail += gather_->detail(expected);
+    } else {
+      SPRUN_ASSIGN(dense_, FfnDense::prepare(ctx, problem_));
+      ctx.kernel = "dense: " + dense_.kernel();
+      ctx.detail += "dense path" + dense_.detail();
+      ctx.rejected.push_back({"sparse_ffn", against});
+    }
+    ctx.regime = gemm_regime(problem_.m);
+    return {};
+  }
+
+  Status run(const RunContext& ctx) const {
+    if (ctx.pool().num_threads() <= workers_) return run_with(ctx);
+    ThreadPool serial(1);  // scratch is for fewer
+    RunContext one = ctx;
+    one.pool_ = &serial;
+    return run_with(one);
+  }
+
+ private:
+  Status run_with(const RunContext& ctx) const {
+    FfnRow row = {.problem = &problem_, .thresholds = {}};
+    if (problem_.select.kind == SelectKind::kThreshold) {
+      const ConstTensorView& t = ctx.input(FfnInput::kThreshold);
+      row.thresholds = {t.as<float>(), t.num_elements() == 1 ? 0 : 1};
+    }
+    if (!gather_) return dense_.run(ctx, row, density->counter);
+    gather_->run(ctx, row, density->counter);
+    return {};
+  }
+
+  FfnProblem problem_;
+  int workers_;
+  std::optional<FfnGather> gather_;
+  FfnDense dense_;
+};
+
+Status prepare_ffn(PrepareContext& ctx) {
+  auto problem = ffn_problem(ctx);
+  if (!problem.ok()) return problem.status();
+  if (problem->m == 0) return {};
+  auto state = std::make_unique<FfnState>(std::move(*problem), ctx.max_threads());
+  SPRUN_TRY(state->prepare(ctx));
+  ctx.state = std::move(state);
+  return {};
+}
+
+Status run_ffn(RunContext& ctx) {
+  const auto* state = static_cast<const FfnState*>(ctx.state());
+  return state == nullptr ? Status() : state->run(ctx);
+}
+
+constexpr OpDef kOps[] = {
+    {.domain = "sprun",
+     .name = "SparseFfn",
+     .inputs = {1, FfnInput::kCount},
+     .outputs = {1, 1},
+     .infer = infer_ffn,
+     .run = run_ffn,
+     .prepare = prepare_ffn},
+};
+
+}  // namespace
+
+extern const std::span<const OpDef> k_sparse_ffn_ops;
+const std::span<const OpDef> k_sparse_ffn_ops = kOps;
+
+}  // namespace sprun::graph

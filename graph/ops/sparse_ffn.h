@@ -1,0 +1,63 @@
+// sprun.SparseFfn: a feed-forward layer whose hidden values are mostly exact zeros. Contract in sparse_ffn.cc.
+#pragma once
+
+#include <string>
+
+#include "graph/ops/ffn_density.h"
+#include "graph/ops/linear_util.h"
+#include "graph/ops/op.h"
+#include "graph/ops/select_rows.h"
+
+namespace sprun::graph {
+
+// Positions of the inputs. A layer has weight, scale, zero point and bias from its first position on.
+struct FfnInput {
+  static constexpr int kXGate = 0, kXUp = 1, kGate = 2, kUp = 6, kDown = 10, kThreshold = 14, kResidual = 15, kCount = 16;
+};
+
+// One of the three linear layers.
+struct FfnLayer {
+  enum class Form : uint8_t { kFloat, kInt8, kNBits } form = Form::kFloat;
+  int input = 0;            // of its weight
+  bool trans = false;       // weight stored [N, K]
+  std::string x_quant;      // kInt8, as sprun.LinearInt8
+  std::string precision;    // kFloat, as sprun.Linear
+  int64_t bits = 0, block_size = 0;  // kNBits
+  int64_t n = 0, k = 0;     // of the whole weight
+  int64_t offset = 0;       // first column of X that it reads
+  int64_t column = 0;       // first column of its result that counts (weights of gate and up in one)
+
+  int weight() const { return input; }
+  int scale() const { return input + 1; }
+  int zero() const { return input + 2; }
+  int bias() const { return input + 3; }
+};
+
+struct FfnProblem {
+  FfnLayer gate, up, down;
+  bool gated = false;    // there is an up layer
+  bool fused_up = false;  // its weight is part of the gate's
+  Selection select;
+  kernels::Activation before = kernels::Activation::kNone;  // of the gate, before the selection
+  kernels::Activation after = kernels::Activation::kNone;   // of what survives; maps 0 to 0
+  bool square = false;                                      // of what survives, after the activation
+  bool up_relu = false;
+  std::string pattern;
+  int64_t m = 0, d_in = 0, d_ff = 0, d_out = 0;
+};
+
+// Reads attributes and checks shapes. kBadModel with the reason.
+template <class Ctx>
+Result<FfnProblem> ffn_problem(const Ctx& ctx);
+
+// How hidden rows are made from those of gate and up, wherever these were computed.
+struct FfnRow {
+  const FfnProblem* problem = nullptr;
+  Thresholds<float> thresholds;
+
+  // h[i] = after(select(before'd g))[i] * u[i]; u is null when there is no up layer. h may be g. keys: d_ff floats.
+  // Returns how many are not zero.
+  int64_t finish(const float* g, const float* u, float* h, float* keys) const;
+};
+
+}  // namespace sprun::graph

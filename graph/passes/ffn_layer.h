@@ -1,0 +1,34 @@
+// A linear layer with constant weights, in any form that exporters and earlier passes give it.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "graph/ir/graph.h"
+
+namespace sprun::graph {
+
+struct FfnLayerMatch {
+  std::string form = "float";  // "float", "int8", "nbits": as sprun.SparseFfn has them
+  ValueId x = kNoValue;
+  ValueId weight = kNoValue, scale = kNoValue, zero = kNoValue, bias = kNoValue, residual = kNoValue;
+  bool trans = false;
+  std::string x_quant, precision;
+  int64_t n = 0, k = 0, bits = 0, block_size = 0;
+  std::string activation = "none";
+  int64_t column = 0, width = 0;  // the outputs that v is; width n unless the layer's result is split
+};
+
+// The layer whose result is v: the product, a bias in it or added to it, perhaps one part of a Split or Slice of the
+// last axis. Everything between the product and v has no other use; v itself may have.
+std::optional<FfnLayerMatch> match_ffn_layer(const Graph& graph, ValueId v);
+
+// The number that a Slice or Split makes of the last axis of its input: v = source[.., offset : offset + size]. size -1:
+// not known. nullopt if v is no such part.
+struct ColumnRange {
+  ValueId source = kNoValue;
+  int64_t offset = 0, size = -1;
+};
+std::optional<ColumnRange> column_range(const Graph& graph, ValueId v);
+
+}  // namespace sprun::graph
