@@ -7,6 +7,7 @@
 
 #include "graph/onnx/onnx_writer.h"
 #include "tools/compress/compare_outputs.h"
+#include "tools/compress/layer_times.h"
 #include "tools/compress/step.h"
 
 namespace sprun::compress {
@@ -46,6 +47,10 @@ Result<Report> compress_model(graph::OnnxModel& model, const Recipe& recipe, con
   if (!calibration.held_out.empty()) {
     options.progress(1 - kComparePart, "comparing outputs");
     SPRUN_ASSIGN(report.outputs, compare_outputs(original, *model.graph, calibration.held_out, pool, options.stop));
+  }
+  if (options.sample != nullptr) {
+    options.progress(1 - kComparePart / 2, "timing layers");
+    SPRUN_ASSIGN(*options.saved_ms, time_changed_layers(original, *model.graph, *options.sample, pool, options.stop, report));
   }
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;

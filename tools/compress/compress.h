@@ -21,6 +21,9 @@ namespace sprun::compress {
 struct CompressOptions {
   double damping = 0.01;
   std::stop_token stop = {};
+  // Where given, changed layers are timed alone on it, and saved_ms gets what they save together.
+  const Batch* sample = nullptr;
+  double* saved_ms = nullptr;
   // Part of the work that is done, 0 to 1, and what is being done.
   std::function<void(double done, const std::string& what)> progress = [](double, const std::string&) {};
 };

@@ -1,6 +1,7 @@
 #include "tools/compress/graph_runner.h"
 
 #include <algorithm>
+#include <chrono>
 #include <set>
 #include <unordered_map>
 #include <utility>
@@ -19,6 +20,9 @@ using graph::Value;
 using graph::ValueId;
 
 namespace {
+
+constexpr size_t kMinTimedRuns = 5, kMaxTimedRuns = 100;
+constexpr double kTimedMs = 20;
 
 // Nodes that `to` needs when `from` is given.
 Result<std::set<NodeId>> needed_nodes(const Graph& graph, const std::set<ValueId>& from,
@@ -130,20 +134,41 @@ Status GraphRunner::plan_for(std::span<const ConstTensorView> inputs) {
   return {};
 }
 
-Result<std::vector<Tensor>> GraphRunner::run(std::span<const ConstTensorView> inputs,
-                                             std::stop_token stop) {
+Status GraphRunner::run_once(std::span<const ConstTensorView> inputs, const std::stop_token& stop) {
   Status status;
   pool_->enter([&] {
     status = plan_for(inputs);
     if (status.ok()) status = executor_->run(inputs, {}, RunOptions{.stop = stop, .deadline = {}}, nullptr);
   });
-  SPRUN_TRY(status);
+  return status;
+}
+
+Result<std::vector<Tensor>> GraphRunner::run(std::span<const ConstTensorView> inputs, std::stop_token stop) {
+  SPRUN_TRY(run_once(inputs, stop));
   std::vector<Tensor> outputs;
   for (size_t k = 0; k < graph_->outputs().size(); ++k) {
     SPRUN_ASSIGN(Tensor tensor, executor_->take_output(static_cast<int>(k)));
     outputs.push_back(std::move(tensor));
   }
   return outputs;
+}
+
+Result<double> GraphRunner::time_ms(std::span<const ConstTensorView> inputs, std::stop_token stop) {
+  using Clock = std::chrono::steady_clock;
+  const auto ms_since = [](Clock::time_point start) {
+    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+  };
+  SPRUN_TRY(run_once(inputs, stop));
+  std::vector<double> times;
+  const auto start = Clock::now();
+  while (times.size() < kMinTimedRuns || (times.size() < kMaxTimedRuns && ms_since(start) < kTimedMs)) {
+    const auto before = Clock::now();
+    SPRUN_TRY(run_once(inputs, stop));
+    times.push_back(ms_since(before));
+  }
+  const auto middle = times.begin() + static_cast<ptrdiff_t>(times.size() / 2);
+  std::nth_element(times.begin(), middle, times.end());
+  return *middle;
 }
 
 }  // namespace sprun::compress

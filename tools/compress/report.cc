@@ -46,6 +46,7 @@ Json to_json(const LayerReport& layer) {
           {"action", layer.action}, {"note", layer.note},
           {"before", to_json(layer.before)}, {"after", to_json(layer.after)},
           {"relative_error", optional(layer.error)}, {"cosine", optional(layer.cosine)},
+          {"ms_before", optional(layer.ms_before)}, {"ms_after", optional(layer.ms_after)},
           {"damping", layer.damping}};
 }
 

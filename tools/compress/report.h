@@ -29,6 +29,7 @@ struct LayerReport {
   std::string note;             // why it was left alone, or what else to know
   std::optional<double> error;  // ||Y - Y'|| / ||Y|| of its output on the calibration data, same input for both
   std::optional<double> cosine;
+  std::optional<double> ms_before, ms_after;  // the layer alone, measured for one sample
   double damping = 0;           // that the method needed; 0: none
 };
 
@@ -46,7 +47,7 @@ struct OutputReport {
 struct LatencyReport {
   double before_ms = 0, after_ms = 0;          // medians
   double before_spread = 0, after_spread = 0;  // (third - first quartile) / median
-  std::optional<double> predicted_ms;          // from the original's measured steps and the planner's estimates
+  std::optional<double> predicted_ms;          // before_ms less what the layers alone save
   int runs = 0, threads = 0;
   std::string shapes;
 

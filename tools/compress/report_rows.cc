@@ -37,7 +37,7 @@ std::string latency_line(const LatencyReport& latency) {
 }  // namespace
 
 Rows layer_rows(const Report& report) {
-  Rows rows = {{"layer", "size", "zeros", "MACs", "bytes", "error", "cosine", "what"}};
+  Rows rows = {{"layer", "size", "zeros", "MACs", "bytes", "error", "cosine", "ms", "was", "what"}};
   for (const LayerReport& layer : report.layers) {
     std::string what = layer.action;
     if (!layer.note.empty()) what += (what.empty() ? "(" : " (") + layer.note + ")";
@@ -45,7 +45,7 @@ Rows layer_rows(const Report& report) {
     if (layer.after.parameters() != layer.before.parameters()) size = size_text(layer.before) + " -> " + size;
     rows.push_back({layer.name, size, percent(layer.after.zeros, layer.after.parameters()),
                     ratio(layer.after.macs(), layer.before.macs()), ratio(layer.after.bytes, layer.before.bytes),
-                    number(layer.error, "{:.4f}"), number(layer.cosine, "{:.5f}"), what});
+                    number(layer.error, "{:.4f}"), number(layer.cosine, "{:.5f}"), number(layer.ms_after, "{:.3f}"), number(layer.ms_before, "{:.3f}"), what});
   }
   return rows;
 }

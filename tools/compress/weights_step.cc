@@ -144,6 +144,13 @@ Status WeightsStep::check(const graph::Graph& graph, const Calibration& calibrat
   return {};
 }
 
+// Below this many rows per input a covariance is mostly noise.
+constexpr int64_t kFewRows = 4;
+
+PruneMethod::Needs find_needs(const Work& work) {
+  return work.prune ? find_prune_method(work.prune->method)->needs : PruneMethod::Needs::kNothing;
+}
+
 // Runs the groups; owns what they share.
 class Pass {
  public:
@@ -207,6 +214,9 @@ class Pass {
     entry->damping = outcome.damping;
     if (outcome.damping > context_.damping) entry->note = fmt::format("needed damping {:g}", outcome.damping);
     if (statistics.rows() == 0) return;
+    if (statistics.rows() < kFewRows * statistics.k() && find_needs(work) == PruneMethod::Needs::kInputs) {
+      entry->note += fmt::format("{}only {} rows to learn from", entry->note.empty() ? "" : ", ", statistics.rows());
+    }
     const OutputError error = output_error(statistics, original, w, context_.pool);
     entry->error = error.relative;
     entry->cosine = error.cosine;

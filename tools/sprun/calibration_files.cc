@@ -1,6 +1,7 @@
 #include "tools/sprun/calibration_files.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -8,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "tools/sprun/calibration_text.h"
 #include "tools/sprun/dims.h"
 #include "tools/sprun/fill.h"
 #include "tools/sprun/io/npz.h"
@@ -34,7 +36,6 @@ struct SampleSet {
 struct SampleRef {
   size_t set;
   int64_t index;
-  bool operator==(const SampleRef&) const = default;
 };
 
 std::vector<TensorSpec> specs_of(const graph::Graph& graph) {
@@ -136,12 +137,18 @@ Result<SampleSet> random_set(const graph::Graph& graph, std::vector<TensorSpec> 
   return make_set(specs, std::move(tensors));
 }
 
-Result<Tensor> slice(const SampleSet& set, const Tensor& array, int64_t first, int64_t count) {
+// The samples of the set that `refs` name, in that order.
+Result<Tensor> gather(const SampleSet& set, const Tensor& array, std::span<const SampleRef> refs) {
   Shape shape = array.shape();
-  shape[0] = count * set.rows_per_sample;
-  const int64_t row_bytes = array.shape().num_elements(1, shape.rank()) * dtype_size(array.dtype());
-  const auto* from = static_cast<const char*>(array.data()) + first * set.rows_per_sample * row_bytes;
-  return Tensor::copy_of({from, array.dtype(), shape});
+  shape[0] = static_cast<int64_t>(refs.size()) * set.rows_per_sample;
+  SPRUN_ASSIGN(Tensor part, Tensor::allocate(array.dtype(), shape));
+  const int64_t bytes = set.rows_per_sample * shape.num_elements(1, shape.rank()) * dtype_size(array.dtype());
+  auto* to = static_cast<char*>(part.mutable_view().data);
+  for (const SampleRef& ref : refs) {
+    std::memcpy(to, static_cast<const char*>(array.data()) + ref.index * bytes, static_cast<size_t>(bytes));
+    to += bytes;
+  }
+  return part;
 }
 
 bool needs_no_data(const TensorSpec& spec, const Shape& shape) {
@@ -157,14 +164,16 @@ class BatchMaker {
   BatchMaker(const graph::Graph& graph, const std::vector<TensorSpec>& specs, const std::vector<SampleSet>& sets)
       : graph_(graph), specs_(specs), sets_(sets) {}
 
-  // Neighbours of one set run together.
-  Status make(std::span<const SampleRef> refs, std::vector<Batch>& batches) const {
+  // Samples of one set run together.
+  Status make(std::span<const SampleRef> chosen, std::vector<Batch>& batches) const {
+    std::vector<SampleRef> refs(chosen.begin(), chosen.end());
+    std::stable_sort(refs.begin(), refs.end(), [](const SampleRef& a, const SampleRef& b) { return a.set < b.set; });
     for (size_t i = 0; i < refs.size();) {
       const SampleSet& set = sets_[refs[i].set];
       const auto limit = static_cast<size_t>(samples_per_batch(set));
       size_t end = i + 1;
-      while (end < refs.size() && end - i < limit && refs[end] == SampleRef{refs[i].set, refs[end - 1].index + 1}) ++end;
-      SPRUN_ASSIGN(Batch batch, make_batch(set, refs[i].index, static_cast<int64_t>(end - i)));
+      while (end < refs.size() && end - i < limit && refs[end].set == refs[i].set) ++end;
+      SPRUN_ASSIGN(Batch batch, make_batch(set, std::span(refs).subspan(i, end - i)));
       batches.push_back(std::move(batch));
       i = end;
     }
@@ -184,7 +193,7 @@ class BatchMaker {
     return tokens == 0 ? kSamplesPerBatch : std::clamp<int64_t>(kTokensPerBatch / tokens, 1, kMaxSamplesPerBatch);
   }
 
-  Result<Batch> make_batch(const SampleSet& set, int64_t first, int64_t count) const {
+  Result<Batch> make_batch(const SampleSet& set, std::span<const SampleRef> refs) const {
     SPRUN_ASSIGN(DimResolver resolver, DimResolver::create(specs_, {}));
     std::map<std::string, Tensor> given;
     std::vector<TensorSpec> missing;
@@ -194,13 +203,13 @@ class BatchMaker {
         missing.push_back(spec);
         continue;
       }
-      SPRUN_ASSIGN(Tensor part, slice(set, it->second, first, count));
+      SPRUN_ASSIGN(Tensor part, gather(set, it->second, refs));
       resolver.learn(spec, part.shape());
       given[spec.name] = std::move(part);
     }
     SPRUN_TRY(resolver.complete(missing));
     Batch batch;
-    batch.samples = count;
+    batch.samples = static_cast<int64_t>(refs.size());
     const FillOptions fill{.limits = index_limits(graph_), .total_length = std::max<int64_t>(resolver.total_length(), 1)};
     for (const TensorSpec& spec : specs_) {
       if (const auto it = given.find(spec.name); it != given.end()) {
@@ -222,29 +231,81 @@ class BatchMaker {
 
 int64_t held_out_of(int64_t samples) { return std::clamp<int64_t>(samples / 8, 1, kMaxHeldOut); }
 
+// Samples in the order in which the user has them, and the sets that hold their data.
+struct Samples {
+  std::vector<SampleSet> sets;
+  std::vector<SampleRef> refs;
+
+  void add(SampleSet set) {
+    for (int64_t i = 0; i < set.samples; ++i) refs.push_back({sets.size(), i});
+    sets.push_back(std::move(set));
+  }
+};
+
+Result<Tensor> concatenated(const std::vector<Tensor>& parts) {
+  Shape shape = parts[0].shape();
+  shape[0] = static_cast<int64_t>(parts.size());
+  SPRUN_ASSIGN(Tensor all, Tensor::allocate(parts[0].dtype(), shape));
+  auto* to = static_cast<char*>(all.mutable_view().data);
+  for (const Tensor& part : parts) {
+    std::memcpy(to, part.data(), static_cast<size_t>(part.size_bytes()));
+    to += part.size_bytes();
+  }
+  return all;
+}
+
+// Samples of one length become one set.
+Result<Samples> text_sets(const std::vector<TensorSpec>& specs, const CalibrationArgs& args) {
+  const TextSamples text{args.source, args.tokenizer, args.length, args.samples + held_out_of(args.samples * 8 / 7 + 1)};
+  SPRUN_ASSIGN(const auto samples, text_samples(text, specs));
+  Samples result;
+  std::map<int64_t, std::map<std::string, std::vector<Tensor>>> by_length;
+  std::map<int64_t, size_t> set_of;
+  for (const auto& sample : samples) {
+    const int64_t length = sample[0].tensor.shape()[1];
+    const size_t set = set_of.emplace(length, set_of.size()).first->second;
+    auto& arrays = by_length[length];
+    result.refs.push_back({set, static_cast<int64_t>(arrays[sample[0].name].size())});
+    for (const NamedTensor& t : sample) arrays[t.name].push_back(t.tensor);
+  }
+  result.sets.resize(set_of.size());
+  for (const auto& [length, arrays] : by_length) {
+    std::vector<NamedTensor> tensors;
+    for (const auto& [name, parts] : arrays) {
+      SPRUN_ASSIGN(Tensor all, concatenated(parts));
+      tensors.push_back({name, std::move(all)});
+    }
+    SPRUN_ASSIGN(result.sets[set_of[length]], make_set(specs, std::move(tensors)));
+  }
+  return result;
+}
+
+Result<Samples> read_samples(const graph::Graph& graph, const std::vector<TensorSpec>& specs, const CalibrationArgs& args) {
+  Samples samples;
+  if (args.source == "random") {
+    SPRUN_ASSIGN(SampleSet set, random_set(graph, specs, args, args.samples + held_out_of(args.samples)));
+    samples.add(std::move(set));
+    return samples;
+  }
+  if (std::filesystem::path(args.source).extension() == ".txt") return text_sets(specs, args);
+  SPRUN_ASSIGN(std::vector<SampleSet> sets, read_sets(specs, args.source));
+  for (SampleSet& set : sets) samples.add(std::move(set));
+  return samples;
+}
+
 }  // namespace
 
 Result<Calibration> load_calibration(const graph::Graph& graph, const CalibrationArgs& args) {
   Calibration calibration;
   if (args.source.empty()) return calibration;
   const std::vector<TensorSpec> specs = specs_of(graph);
-  std::vector<SampleSet> sets;
-  if (args.source == "random") {
-    SPRUN_ASSIGN(SampleSet set, random_set(graph, specs, args, args.samples + held_out_of(args.samples)));
-    sets.push_back(std::move(set));
-  } else {
-    SPRUN_ASSIGN(sets, read_sets(specs, args.source));
-  }
-  std::vector<SampleRef> refs;
-  for (size_t s = 0; s < sets.size(); ++s) {
-    for (int64_t i = 0; i < sets[s].samples; ++i) refs.push_back({s, i});
-  }
-  const auto total = static_cast<int64_t>(refs.size());
+  SPRUN_ASSIGN(const Samples samples, read_samples(graph, specs, args));
+  const auto total = static_cast<int64_t>(samples.refs.size());
   const int64_t held_out = args.source == "random" ? total - args.samples : held_out_of(total);
   calibration.held_out_is_seen = total == 1;
   const int64_t used = total == 1 ? 1 : std::min(args.samples, total - held_out);
-  const BatchMaker maker(graph, specs, sets);
-  const std::span all(refs);
+  const BatchMaker maker(graph, specs, samples.sets);
+  const std::span all(samples.refs);
   SPRUN_TRY(maker.make(all.first(static_cast<size_t>(used)), calibration.batches));
   SPRUN_TRY(maker.make(all.last(static_cast<size_t>(held_out)), calibration.held_out));
   calibration.source = args.source == "random" ? fmt::format("random, seed {}", args.seed)
@@ -252,17 +313,18 @@ Result<Calibration> load_calibration(const graph::Graph& graph, const Calibratio
   return calibration;
 }
 
-Result<std::vector<NamedTensor>> first_sample(const graph::Graph& graph, const Calibration& calibration) {
+Result<Batch> first_sample(const graph::Graph& graph, const Calibration& calibration) {
   const Batch& batch = calibration.held_out.front();
-  std::vector<NamedTensor> inputs;
-  for (size_t i = 0; i < batch.inputs.size(); ++i) {
+  Batch sample;
+  sample.samples = 1;
+  for (size_t i = 0; i < graph.inputs().size(); ++i) {
     const Tensor& t = batch.inputs[i];
     Shape shape = t.shape();
     if (shape.rank() > 0 && batch.samples > 1 && shape[0] == batch.samples) shape[0] = 1;
     SPRUN_ASSIGN(Tensor part, Tensor::copy_of({t.data(), t.dtype(), shape}));
-    inputs.push_back({graph.value(graph.inputs()[i]).name, std::move(part)});
+    sample.inputs.push_back(std::move(part));
   }
-  return inputs;
+  return sample;
 }
 
 }  // namespace sprun::tools

@@ -9,7 +9,9 @@
 
 #include "runtime/base/atomic_file.h"
 #include "tools/compress/compress.h"
+#include "tools/compress/graph_runner.h"
 #include "tools/compress/report_rows.h"
+#include "tools/compress/scan.h"
 #include "tools/sprun/calibration_files.h"
 #include "tools/sprun/command.h"
 #include "tools/sprun/console.h"
@@ -25,12 +27,23 @@ constexpr int64_t kMaxRecipeBytes = 1 << 20;
 
 struct CompressArgs {
   std::string model, output, json, html, isa;
-  std::vector<std::string> words;   // alternating: option, its argument, in the order of the command line
+  std::vector<std::string> words;  // alternating: option, its argument, in the order of the command line
   std::vector<std::string> skip;
+  std::string pattern = "16x4";    // for scan and target_speedup
+  double target_speedup = 0;       // 0: none
+  bool scan = false;
   CalibrationArgs calibration;
   double damping = 0.01;
   int threads = 0;
   bool no_measure = false;
+};
+
+// What the work begins with.
+struct Task {
+  graph::OnnxModel model;
+  compress::Recipe recipe;
+  compress::Calibration calibration;
+  compress::Batch sample;  // to measure with: held-out, or made up, for the values hardly change the time
 };
 
 Status add_file(const std::string& path, compress::Recipe& recipe) {
@@ -55,6 +68,7 @@ Result<compress::Recipe> recipe_of(const CompressArgs& args) {
 
 // Before hours of work: the result can be written, and not over the original.
 Status check_output(const CompressArgs& args) {
+  if (args.output.empty()) return args.scan ? Status() : Status(Code::kUsage, "-o FILE is needed");
   std::error_code error;
   if (std::filesystem::equivalent(args.model, args.output, error))
     return {Code::kUsage, "-o is the model itself; the original is never overwritten"};
@@ -127,42 +141,87 @@ int64_t model_bytes(const std::string& path) {
   return total;
 }
 
-Result<compress::LatencyReport> measure(const CompressArgs& args, const std::vector<NamedTensor>& inputs) {
+Result<compress::LatencyReport> measure(const CompressArgs& args, const Task& task) {
   const Progress progress("measuring");
   SPRUN_ASSIGN(auto before, Model::load(args.model));
   SPRUN_ASSIGN(auto after, Model::load(args.output));
+  std::vector<NamedTensor> inputs;
+  for (size_t i = 0; i < task.sample.inputs.size(); ++i) {
+    inputs.push_back({before->inputs()[i].name, task.sample.inputs[i]});
+  }
   return compare_latency(before, after, inputs, args.threads, kMeasureSeconds);
 }
 
-// Inputs to measure with: a held-out sample, or made up: the values hardly change the time.
-Result<std::vector<NamedTensor>> sample_inputs(const CompressArgs& args, const graph::Graph& graph,
-                                               const compress::Calibration& calibration) {
-  if (!calibration.held_out.empty()) return first_sample(graph, calibration);
+Result<compress::Batch> made_up_sample(const CompressArgs& args) {
   SPRUN_ASSIGN(auto model, Model::load(args.model));
   InputArgs made_up;
   made_up.dims = args.calibration.dims;
-  return make_inputs(*model, made_up);
+  SPRUN_ASSIGN(const std::vector<NamedTensor> inputs, make_inputs(*model, made_up));
+  compress::Batch sample{{}, 1};
+  for (const NamedTensor& input : inputs) sample.inputs.push_back(input.tensor);
+  return sample;
 }
 
-Result<compress::Report> compress_file(const CompressArgs& args, std::vector<NamedTensor>& inputs,
-                                       compress::Calibration& calibration) {
-  SPRUN_ASSIGN(const compress::Recipe recipe, recipe_of(args));
-  Progress progress("compressing");
-  SPRUN_ASSIGN(graph::OnnxModel model, read_model(args.model));
-  SPRUN_ASSIGN(calibration, load_calibration(*model.graph, args.calibration));
-  if (!args.no_measure) {
-    SPRUN_ASSIGN(inputs, sample_inputs(args, *model.graph, calibration));
+Result<Task> prepare(const CompressArgs& args) {
+  Task task;
+  SPRUN_ASSIGN(task.recipe, recipe_of(args));
+  SPRUN_ASSIGN(task.model, read_model(args.model));
+  CalibrationArgs calibration = args.calibration;
+  if (calibration.tokenizer.empty()) calibration.tokenizer = std::filesystem::absolute(args.model).parent_path().string();
+  SPRUN_ASSIGN(task.calibration, load_calibration(*task.model.graph, calibration));
+  if (!task.calibration.held_out.empty()) {
+    SPRUN_ASSIGN(task.sample, first_sample(*task.model.graph, task.calibration));
+  } else if (!args.no_measure || args.scan || args.target_speedup > 0) {
+    SPRUN_ASSIGN(task.sample, made_up_sample(args));
   }
-  ThreadPool pool(args.threads);
-  const compress::CompressOptions options{.damping = args.damping, .stop = stop_token(), .progress = TimeLeft(progress)};
-  SPRUN_ASSIGN(compress::Report report, compress_model(model, recipe, calibration, pool, options));
+  return task;
+}
+
+Result<compress::ScanOptions> scan_options(const CompressArgs& args, const TimeLeft& progress) {
+  compress::ScanOptions options;
+  SPRUN_TRY(compress::parse_scan(args.pattern, options));
+  options.skip = args.skip;
+  options.damping = args.damping;
+  options.stop = stop_token();
+  options.progress = progress;
+  return options;
+}
+
+Status show_scan(const CompressArgs& args, const std::vector<compress::ScanLayer>& layers) {
+  if (args.json != "-") SPRUN_TRY(print(format_table(compress::scan_rows(layers))));
+  return args.json.empty() ? Status() : write_json(args.json, {{"model", args.model}, {"pattern", args.pattern}, {"layers", compress::scan_json(layers)}});
+}
+
+// The steps that reach the speed-up, before those of the user: of two that match a layer the last counts.
+Status add_target(const CompressArgs& args, Task& task, ThreadPool& pool, const compress::ScanOptions& options) {
+  SPRUN_ASSIGN(const auto layers, compress::scan_layers(*task.model.graph, task.calibration, task.sample, pool, options));
+  SPRUN_ASSIGN(compress::GraphRunner runner, compress::GraphRunner::create(*task.model.graph, pool, SparseMode::kAuto));
+  std::vector<ConstTensorView> inputs;
+  for (const Tensor& t : task.sample.inputs) inputs.push_back(t.view());
+  SPRUN_ASSIGN(const double model_ms, runner.time_ms(inputs, stop_token()));
+  SPRUN_ASSIGN(const compress::Recipe found, compress::recipe_for_speedup(layers, model_ms, args.target_speedup, options));
+  task.recipe.items.insert(task.recipe.items.begin(), found.items.begin(), found.items.end());
+  return {};
+}
+
+Result<compress::Report> compress_file(const CompressArgs& args, Task& task, ThreadPool& pool, Progress& progress) {
+  double saved_ms = 0;
+  compress::CompressOptions options{.damping = args.damping, .stop = stop_token(), .progress = TimeLeft(progress)};
+  if (!args.no_measure) {
+    options.sample = &task.sample;
+    options.saved_ms = &saved_ms;
+  }
+  SPRUN_ASSIGN(compress::Report report, compress_model(task.model, task.recipe, task.calibration, pool, options));
   if (interrupted()) return Status(Code::kCancelled, "interrupted");
   report.model = std::filesystem::path(args.model).filename().string();
   report.result = args.output;
   progress.set_label("writing " + args.output);
-  SPRUN_TRY(write_compressed(model, args.output, report));
+  SPRUN_TRY(write_compressed(task.model, args.output, report));
   report.file_bytes_before = model_bytes(args.model);
   report.file_bytes_after = model_bytes(args.output);
+  if (args.no_measure) return report;
+  SPRUN_ASSIGN(report.latency, measure(args, task));
+  report.latency->predicted_ms = std::max(report.latency->before_ms - saved_ms, 0.0);
   return report;
 }
 
@@ -170,14 +229,20 @@ Status run_compress(const CompressArgs& args) {
   SPRUN_TRY(limit_isa(args.isa));
   SPRUN_TRY(check_output(args));
   if (args.calibration.source == "random") message("warning: random calibration data, as asked for");
-  std::vector<NamedTensor> inputs;
-  compress::Calibration calibration;
-  SPRUN_ASSIGN(compress::Report report, compress_file(args, inputs, calibration));
-  if (!args.no_measure) {
-    SPRUN_ASSIGN(report.latency, measure(args, inputs));
+  auto progress = std::make_unique<Progress>("compressing");
+  ThreadPool pool(args.threads);
+  SPRUN_ASSIGN(Task task, prepare(args));
+  SPRUN_ASSIGN(const compress::ScanOptions scan, scan_options(args, TimeLeft(*progress)));
+  if (args.scan) {
+    SPRUN_ASSIGN(const auto layers, compress::scan_layers(*task.model.graph, task.calibration, task.sample, pool, scan));
+    progress.reset();
+    return show_scan(args, layers);
   }
+  if (args.target_speedup > 0) SPRUN_TRY(add_target(args, task, pool, scan));
+  SPRUN_ASSIGN(compress::Report report, compress_file(args, task, pool, *progress));
+  progress.reset();
   report.peak_bytes = peak_rss_bytes();
-  add_warnings(calibration, report);
+  add_warnings(task.calibration, report);
   for (const std::string& warning : report.warnings) message("warning: " + warning);
   return show(args, report);
 }
@@ -197,7 +262,7 @@ void add_recipe_option(CLI::App& app, const std::shared_ptr<CompressArgs>& args,
 Action setup_compress(CLI::App& app) {
   auto args = std::make_shared<CompressArgs>();
   app.add_option("MODEL", args->model, "The ONNX file; never changed")->required();
-  app.add_option("-o,--output", args->output, "The ONNX file to write")->required();
+  app.add_option("-o,--output", args->output, "The ONNX file to write");
   add_recipe_option(app, args, "prune",
                     "[LAYERS=]PATTERN:SPARSITY[@METHOD] or [LAYERS=]N:M[@METHOD]. PATTERN: unstructured or "
                     "OUTPUTSxINPUTS (16x4, 4x1, 1x4). METHOD: sparsegpt (the default), wanda, magnitude. LAYERS: names "
@@ -212,12 +277,20 @@ Action setup_compress(CLI::App& app) {
   app.add_option("--skip", args->skip, "Names of layers to leave alone, with * and ?");
   app.add_option("--calibration", args->calibration.source,
                  "FILE.npz or folder of .npy: an array per input, samples along the first axis; a folder of .npz, one "
-                 "per shape; or random (only for trying things out)");
+                 "per shape; FILE.txt: a sample a line, by the tokenizer; or random (only for trying things out)");
   app.add_option("--samples", args->calibration.samples,
                  "Samples to learn from; an eighth of all (1 to 64, the last ones) is kept to judge the result")
       ->check(CLI::Range(1, 1 << 24));
   app.add_option("--dim", args->calibration.dims, "Sizes for random calibration and for measuring without data, seq=128");
   app.add_option("--seed", args->calibration.seed, "Seed of random calibration");
+  app.add_option("--tokenizer", args->calibration.tokenizer,
+                 "File or folder of the tokenizer for calibration with text; the model's folder if left out");
+  app.add_option("--length", args->calibration.length, "Most tokens of a sample of text")->check(CLI::Range(1, 1 << 20));
+  app.add_flag("--scan", args->scan, "Change nothing: print error and time of each layer alone at 50, 75 and 90 % zeros");
+  app.add_option("--target-speedup", args->target_speedup,
+                 "Choose the zeros of each layer by --scan so that the model gets this many times as fast here")
+      ->check(CLI::Range(1.0, 1000.0));
+  app.add_option("--pattern", args->pattern, "PATTERN[@METHOD] for --scan and --target-speedup");
   app.add_option("--damping", args->damping, "Part of the mean diagonal added to covariances; raised where it must be")
       ->check(CLI::Range(0.0, 1.0));
   app.add_option("--threads", args->threads, "Threads; 0: every core this process may use")->check(CLI::Range(0, 1024));
