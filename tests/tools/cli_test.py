@@ -202,6 +202,27 @@ class Compress(CommandTest):
                       "*output*=unstructured:0.5@magnitude", "--skip", "*attention.output*", out="b.onnx")
         self.assertEqual((self.dir / "a.onnx").read_bytes(), (self.dir / "b.onnx").read_bytes())
 
+    def test_scan_and_target_speedup(self):
+        data = self.data()
+        report = json.loads(self.sprun("compress", self.bert, "--scan", "--pattern", "4x1", "--calibration", data, "--skip",
+                                       "*query*", "--json", "-").stdout)
+        self.assertEqual(len(report["layers"]), 5)
+        self.assertEqual([level["sparsity"] for level in report["layers"][0]["levels"]], [0.5, 0.75, 0.9])
+        self.compress("--target-speedup", "1", "--calibration", data)
+        self.compress("--target-speedup", "900", "--calibration", data, code=4, out="never.onnx")
+        for args in (["--scan", "--pattern", "16x4"], ["--scan", "--pattern", "16x4:0.5"], ["--scan", "--pattern", "4x1@luck"],
+                     ["--prune", "2:4@magnitude"]):
+            self.sprun("compress", self.bert, *args, code=2)
+
+    def test_calibration_with_text(self):
+        text = self.write("calibration.txt", b"!#$%&()*+,-./01\n\n0011 , 11\n" + b"#%$ " * 20)
+        done = self.compress("--calibration", text, "--tokenizer", "bytes", "--length", "32", "--prune", "2:4", "--json",
+                             self.dir / "t.json")
+        report = json.loads((self.dir / "t.json").read_text())
+        self.assertEqual((report["samples"], report["held_out_samples"]), (4, 1))  # the last line is cut in three
+        self.compress("--calibration", text, "--prune", "2:4", code=4, out="never.onnx")  # no tokenizer beside the model
+        self.assertIn("rows to learn from", done.stdout)
+
     def test_random_data_only_with_a_warning(self):
         done = self.compress("--calibration", "random", "--samples", "4", "--dim", "sequence_length=8", "--prune", "2:4")
         self.assertIn("warning: random", done.stderr)

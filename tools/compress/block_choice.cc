@@ -9,7 +9,8 @@ namespace {
 
 void zero_block(const Pattern& pattern, int64_t block_row, int64_t block_col, Matrix& w) {
   const int64_t r = block_row * pattern.rows, c = block_col * pattern.cols;
-  w.block(r, c, std::min(pattern.rows, w.rows() - r), std::min(pattern.cols, w.cols() - c)).setZero();
+  w.block(r, c, std::min(pattern.rows, w.rows() - r), std::min(pattern.cols, w.cols() - c))
+      .setZero();
 }
 
 void zero_n_of_m(const Pattern& pattern, const Matrix& scores, Matrix& w) {
@@ -45,7 +46,8 @@ std::vector<uint8_t> smallest(const std::vector<double>& scores, int64_t count) 
 
 std::vector<double> block_scores(const Matrix& scores, const Pattern& pattern) {
   const int64_t across = block_count(scores.cols(), pattern.cols);
-  std::vector<double> sums(static_cast<size_t>(block_count(scores.rows(), pattern.rows) * across), 0);
+  std::vector<double> sums(static_cast<size_t>(block_count(scores.rows(), pattern.rows) * across),
+                           0);
   for (int64_t r = 0; r < scores.rows(); ++r) {
     double* row = sums.data() + r / pattern.rows * across;
     for (int64_t c = 0; c < scores.cols(); ++c) row[c / pattern.cols] += scores(r, c);

@@ -15,8 +15,8 @@ using graph::ValueId;
 
 namespace {
 
-// Integer vectors up to this size are shapes and the like: known when planning, so that what depends
-// on them gets a plan with memory and kernels instead of being sized when it runs.
+// Integer vectors up to this size are shapes and the like: known when planning, so that what
+// depends on them gets a plan with memory and kernels instead of being sized when it runs.
 constexpr int64_t kMaxShapeElements = 16;
 
 bool is_shape_like(const Tensor& t) {
@@ -29,8 +29,8 @@ bool is_zero(const Tensor& t, int64_t i) {
   return std::all_of(bytes, bytes + size, [](char c) { return c == 0; });
 }
 
-// Calls visit(v) once for each value that is computed or given and that `starts` depend on, themselves included; does
-// not go beyond a value for which it answers true.
+// Calls visit(v) once for each value that is computed or given and that `starts` depend on,
+// themselves included; does not go beyond a value for which it answers true.
 template <class Visit>
 void walk_back(const Graph& graph, std::vector<ValueId> starts, const Visit& visit) {
   std::set<ValueId> seen;
@@ -76,11 +76,13 @@ ActivationWalk::ActivationWalk(const Graph& graph, const Calibration& calibratio
     : graph_(graph), pool_(pool), values_(std::move(values)), stop_(std::move(stop)) {
   for (const Batch& batch : calibration.batches) {
     Kept& kept = kept_.emplace_back();
-    for (size_t i = 0; i < batch.inputs.size(); ++i) kept.emplace(graph.inputs()[i], batch.inputs[i]);
+    for (size_t i = 0; i < batch.inputs.size(); ++i)
+      kept.emplace(graph.inputs()[i], batch.inputs[i]);
   }
 }
 
-// `from`: kept values that v needs. `to`: v, and what later values need of what is computed on the way.
+// `from`: kept values that v needs. `to`: v, and what later values need of what is computed on the
+// way.
 ActivationWalk::Part ActivationWalk::plan_part(ValueId v) const {
   const Kept& available = kept_.front();
   std::set<ValueId> from, computed, later;
@@ -88,10 +90,11 @@ ActivationWalk::Part ActivationWalk::plan_part(ValueId v) const {
     (available.contains(at) ? from : computed).insert(at);
     return available.contains(at);
   });
-  walk_back(graph_, {values_.begin() + static_cast<ptrdiff_t>(at_) + 1, values_.end()}, [&](ValueId at) {
-    if (computed.contains(at)) later.insert(at);
-    return computed.contains(at) || available.contains(at);
-  });
+  walk_back(graph_, {values_.begin() + static_cast<ptrdiff_t>(at_) + 1, values_.end()},
+            [&](ValueId at) {
+              if (computed.contains(at)) later.insert(at);
+              return computed.contains(at) || available.contains(at);
+            });
   later.erase(v);
   Part part{{from.begin(), from.end()}, {v}};
   part.to.insert(part.to.end(), later.begin(), later.end());
@@ -100,11 +103,13 @@ ActivationWalk::Part ActivationWalk::plan_part(ValueId v) const {
 
 void ActivationWalk::drop_unneeded() {
   std::set<ValueId> needed;
-  walk_back(graph_, {values_.begin() + static_cast<ptrdiff_t>(at_), values_.end()}, [&](ValueId at) {
-    if (kept_.front().contains(at)) needed.insert(at);
-    return kept_.front().contains(at);
-  });
-  for (Kept& kept : kept_) std::erase_if(kept, [&](const auto& entry) { return !needed.contains(entry.first); });
+  walk_back(graph_, {values_.begin() + static_cast<ptrdiff_t>(at_), values_.end()},
+            [&](ValueId at) {
+              if (kept_.front().contains(at)) needed.insert(at);
+              return kept_.front().contains(at);
+            });
+  for (Kept& kept : kept_)
+    std::erase_if(kept, [&](const auto& entry) { return !needed.contains(entry.first); });
 }
 
 Result<GraphRunner> ActivationWalk::make_runner(const Part& part, const Kept& kept) const {
@@ -113,7 +118,8 @@ Result<GraphRunner> ActivationWalk::make_runner(const Part& part, const Kept& ke
   for (size_t i = 0; i < part.from.size(); ++i) {
     const Tensor& t = kept.at(part.from[i]);
     const ValueId input = graph.inputs()[i];
-    if (is_shape_like(t)) graph.replace_uses(input, graph.add_constant(graph.unique_name("shape"), t));
+    if (is_shape_like(t))
+      graph.replace_uses(input, graph.add_constant(graph.unique_name("shape"), t));
   }
   return GraphRunner::create(std::move(graph), pool_, SparseMode::kOff);
 }
@@ -124,7 +130,9 @@ Result<std::vector<Tensor>> ActivationWalk::run_part(const Part& part, const Kep
   for (ValueId v : part.from) {
     const Tensor& t = kept.at(v);
     inputs.push_back(t.view());
-    if (is_shape_like(t)) key += std::string(static_cast<const char*>(t.data()), static_cast<size_t>(t.size_bytes())) + ";";
+    if (is_shape_like(t))
+      key += std::string(static_cast<const char*>(t.data()), static_cast<size_t>(t.size_bytes())) +
+             ";";
   }
   if (!runner_ || key != runner_key_) {
     SPRUN_ASSIGN(GraphRunner made, make_runner(part, kept));
@@ -148,7 +156,8 @@ Status ActivationWalk::next(const Visitor& fn) {
     }
     SPRUN_ASSIGN(std::vector<Tensor> values, run_part(part, kept_[b]));
     SPRUN_TRY(fn(b, values[0]));
-    for (size_t i = 0; i < part.to.size(); ++i) kept_[b].insert_or_assign(part.to[i], std::move(values[i]));
+    for (size_t i = 0; i < part.to.size(); ++i)
+      kept_[b].insert_or_assign(part.to[i], std::move(values[i]));
   }
   runner_.reset();
   ++at_;

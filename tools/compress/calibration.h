@@ -25,10 +25,10 @@ struct Batch {
 };
 
 struct Calibration {
-  std::vector<Batch> batches;   // what methods learn from
-  std::vector<Batch> held_out;  // what the result is judged on
+  std::vector<Batch> batches;     // what methods learn from
+  std::vector<Batch> held_out;    // what the result is judged on
   bool held_out_is_seen = false;  // too few samples for two parts: judged on the same ones
-  std::string source;           // for the report and the metadata of the result
+  std::string source;             // for the report and the metadata of the result
 
   int64_t samples() const;
   int64_t held_out_samples() const;
@@ -39,10 +39,11 @@ struct Calibration {
 // name is not 0, if there is one with as many elements as x has rows. Empty: all of them.
 std::vector<int64_t> unmasked_rows(const graph::Graph& graph, const Batch& batch, const Shape& x);
 
-// ActivationWalk computes values of a graph for every batch, one after the other in an order that the
-// caller has fixed beforehand, each from what was computed before. Between two calls the graph may be
-// changed wherever it has not been computed yet, so that a value sees everything done to its
-// predecessors. In total every node runs once per batch. Only values that are still needed are kept.
+// ActivationWalk computes values of a graph for every batch, one after the other in an order that
+// the caller has fixed beforehand, each from what was computed before. Between two calls the graph
+// may be changed wherever it has not been computed yet, so that a value sees everything done to its
+// predecessors. In total every node runs once per batch. Only values that are still needed are
+// kept.
 class ActivationWalk {
  public:
   // Everything must outlive the walk. `values`: what will be asked for.

@@ -44,11 +44,13 @@ class OutputSums {
  public:
   explicit OutputSums(std::string name) {
     name_ = std::move(name);
-    is_scores_ = name_.find("logit") != std::string::npos || name_.find("score") != std::string::npos;
+    is_scores_ =
+        name_.find("logit") != std::string::npos || name_.find("score") != std::string::npos;
   }
 
   // next[r]: the token that row r predicts, -1: none.
-  void add(const Tensor& before, const Tensor& after, std::span<const int64_t> rows, std::span<const int64_t> next) {
+  void add(const Tensor& before, const Tensor& after, std::span<const int64_t> rows,
+           std::span<const int64_t> next) {
     const Shape& shape = before.shape();
     const int64_t width = shape.rank() == 0 ? 1 : shape.back();
     if (width == 0) return;
@@ -61,7 +63,8 @@ class OutputSums {
     for (int64_t row : rows) {
       std::vector<float> b = row_of(before, row, width), a = row_of(after, row, width);
       add_geometry(b, a);
-      if (is_scores_ && width > 1) add_scores(b, a, next.empty() ? -1 : next[static_cast<size_t>(row)]);
+      if (is_scores_ && width > 1)
+        add_scores(b, a, next.empty() ? -1 : next[static_cast<size_t>(row)]);
     }
   }
 
@@ -94,7 +97,9 @@ class OutputSums {
   }
 
   void add_scores(std::vector<float>& b, std::vector<float>& a, int64_t next) {
-    const auto top = [](const std::vector<float>& v) { return std::max_element(v.begin(), v.end()) - v.begin(); };
+    const auto top = [](const std::vector<float>& v) {
+      return std::max_element(v.begin(), v.end()) - v.begin();
+    };
     same_top_ += top(b) == top(a);
     log_softmax(b);
     log_softmax(a);
@@ -115,19 +120,21 @@ class OutputSums {
   double nll_before_ = 0, nll_after_ = 0, tokens_ = 0;
 };
 
-// For scores [batch, sequence, vocabulary] of a model with token ids of the same batch and sequence: the id after each
-// position, -1 at the end of a sample and before padding.
+// For scores [batch, sequence, vocabulary] of a model with token ids of the same batch and
+// sequence: the id after each position, -1 at the end of a sample and before padding.
 std::vector<int64_t> next_tokens(const Graph& graph, const Batch& batch, const Shape& scores) {
   if (scores.rank() != 3) return {};
   for (size_t i = 0; i < graph.inputs().size(); ++i) {
     const Tensor& ids = batch.inputs[i];
-    const bool is_ids = graph.value(graph.inputs()[i]).name == "input_ids" && ids.dtype() == DType::kS64;
+    const bool is_ids =
+        graph.value(graph.inputs()[i]).name == "input_ids" && ids.dtype() == DType::kS64;
     if (!is_ids || ids.shape() != Shape{scores[0], scores[1]}) continue;
     const std::vector<int64_t> counted = unmasked_rows(graph, batch, scores);
     std::vector<int64_t> next(static_cast<size_t>(ids.num_elements()), -1);
     for (int64_t r = 0; r + 1 < ids.num_elements(); ++r) {
       const bool is_last = (r + 1) % scores[1] == 0;
-      const bool is_padding = !counted.empty() && !std::binary_search(counted.begin(), counted.end(), r + 1);
+      const bool is_padding =
+          !counted.empty() && !std::binary_search(counted.begin(), counted.end(), r + 1);
       if (!is_last && !is_padding) next[static_cast<size_t>(r)] = ids.as<int64_t>()[r + 1];
     }
     return next;
@@ -138,8 +145,8 @@ std::vector<int64_t> next_tokens(const Graph& graph, const Batch& batch, const S
 }  // namespace
 
 Result<std::vector<OutputReport>> compare_outputs(const Graph& before, const Graph& after,
-                                                  const std::vector<Batch>& batches, ThreadPool& pool,
-                                                  std::stop_token stop) {
+                                                  const std::vector<Batch>& batches,
+                                                  ThreadPool& pool, std::stop_token stop) {
   SPRUN_ASSIGN(GraphRunner a, GraphRunner::create(before, pool, SparseMode::kOff));
   SPRUN_ASSIGN(GraphRunner b, GraphRunner::create(after, pool, SparseMode::kAuto));
   std::vector<OutputSums> sums;
@@ -151,7 +158,8 @@ Result<std::vector<OutputReport>> compare_outputs(const Graph& before, const Gra
     SPRUN_ASSIGN(const std::vector<Tensor> got, b.run(inputs, stop));
     for (size_t k = 0; k < want.size(); ++k) {
       if (want[k].shape() != got[k].shape() || want[k].dtype() != got[k].dtype()) {
-        return Status(Code::kInternal, "output '" + before.value(before.outputs()[k]).name + "' has changed its shape");
+        return Status(Code::kInternal, "output '" + before.value(before.outputs()[k]).name +
+                                           "' has changed its shape");
       }
       if (!is_small_float(want[k].dtype())) continue;
       const auto rows = unmasked_rows(before, batch, want[k].shape());

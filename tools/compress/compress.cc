@@ -16,7 +16,8 @@ namespace {
 // Part of the progress that is left for the comparison of outputs.
 constexpr double kComparePart = 0.05;
 
-Status run_steps(std::span<const std::unique_ptr<Step>> steps, StepContext& context, const CompressOptions& options) {
+Status run_steps(std::span<const std::unique_ptr<Step>> steps, StepContext& context,
+                 const CompressOptions& options) {
   const double part = (1 - kComparePart) / static_cast<double>(std::max<size_t>(steps.size(), 1));
   for (size_t i = 0; i < steps.size(); ++i) {
     if (options.stop.stop_requested()) return {Code::kCancelled, "interrupted"};
@@ -30,8 +31,9 @@ Status run_steps(std::span<const std::unique_ptr<Step>> steps, StepContext& cont
 
 }  // namespace
 
-Result<Report> compress_model(graph::OnnxModel& model, const Recipe& recipe, const Calibration& calibration,
-                              ThreadPool& pool, const CompressOptions& options) {
+Result<Report> compress_model(graph::OnnxModel& model, const Recipe& recipe,
+                              const Calibration& calibration, ThreadPool& pool,
+                              const CompressOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   Report report;
   report.recipe = recipe_json(recipe);
@@ -46,24 +48,28 @@ Result<Report> compress_model(graph::OnnxModel& model, const Recipe& recipe, con
   SPRUN_TRY(run_steps(steps, context, options));
   if (!calibration.held_out.empty()) {
     options.progress(1 - kComparePart, "comparing outputs");
-    SPRUN_ASSIGN(report.outputs, compare_outputs(original, *model.graph, calibration.held_out, pool, options.stop));
+    SPRUN_ASSIGN(report.outputs,
+                 compare_outputs(original, *model.graph, calibration.held_out, pool, options.stop));
   }
   if (options.sample != nullptr) {
     options.progress(1 - kComparePart / 2, "timing layers");
-    SPRUN_ASSIGN(*options.saved_ms, time_changed_layers(original, *model.graph, *options.sample, pool, options.stop, report));
+    SPRUN_ASSIGN(*options.saved_ms, time_changed_layers(original, *model.graph, *options.sample,
+                                                        pool, options.stop, report));
   }
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }
 
-Status write_compressed(const graph::OnnxModel& model, const std::string& path, const Report& report) {
+Status write_compressed(const graph::OnnxModel& model, const std::string& path,
+                        const Report& report) {
   graph::WriteOptions options;
   options.ir_version = model.ir_version;
   options.opsets = model.opsets;
   options.producer_name = model.producer_name;
   options.producer_version = model.producer_version;
   options.metadata_props = model.metadata_props;
-  std::erase_if(options.metadata_props, [](const auto& entry) { return entry.first.starts_with("sprun.compress."); });
+  std::erase_if(options.metadata_props,
+                [](const auto& entry) { return entry.first.starts_with("sprun.compress."); });
   const auto add = [&](const char* key, std::string value) {
     options.metadata_props.emplace_back(std::string("sprun.compress.") + key, std::move(value));
   };

@@ -29,9 +29,11 @@ void copy_row(const Tensor& x, int64_t row, int64_t k, float* to) {
   if (x.dtype() == DType::kF32) {
     std::copy_n(x.as<float>() + first, k, to);
   } else if (x.dtype() == DType::kF16) {
-    std::transform(x.as<Float16>() + first, x.as<Float16>() + first + k, to, [](Float16 v) { return to_float(v); });
+    std::transform(x.as<Float16>() + first, x.as<Float16>() + first + k, to,
+                   [](Float16 v) { return to_float(v); });
   } else {
-    std::transform(x.as<BFloat16>() + first, x.as<BFloat16>() + first + k, to, [](BFloat16 v) { return to_float(v); });
+    std::transform(x.as<BFloat16>() + first, x.as<BFloat16>() + first + k, to,
+                   [](BFloat16 v) { return to_float(v); });
   }
 }
 
@@ -42,15 +44,18 @@ Result<GramProduct> GramProduct::create(ThreadPool& pool) {
   return GramProduct(std::move(runner));
 }
 
-Status GramProduct::add(const Tensor& x, std::span<const int64_t> rows, InputStatistics& statistics) {
+Status GramProduct::add(const Tensor& x, std::span<const int64_t> rows,
+                        InputStatistics& statistics) {
   const int64_t k = statistics.k();
   if (x.shape().rank() < 1 || x.shape().back() != k) {
-    return {Code::kInternal, "activation " + x.shape().to_string() + " has no rows of " + std::to_string(k)};
+    return {Code::kInternal,
+            "activation " + x.shape().to_string() + " has no rows of " + std::to_string(k)};
   }
   if (x.dtype() != DType::kF32 && x.dtype() != DType::kF16 && x.dtype() != DType::kBf16) {
     return {Code::kInternal, "activation of type " + std::string(dtype_name(x.dtype()))};
   }
-  const int64_t total = rows.empty() ? x.num_elements() / std::max<int64_t>(k, 1) : static_cast<int64_t>(rows.size());
+  const int64_t total =
+      rows.empty() ? x.num_elements() / std::max<int64_t>(k, 1) : static_cast<int64_t>(rows.size());
   for (int64_t first = 0; first < total; first += kPanelRows) {
     const int64_t count = std::min(kPanelRows, total - first);
     rows_.resize(static_cast<size_t>(count * k));
@@ -62,7 +67,8 @@ Status GramProduct::add(const Tensor& x, std::span<const int64_t> rows, InputSta
     const ConstTensorView view = {rows_.data(), DType::kF32, Shape{count, k}};
     SPRUN_ASSIGN(const std::vector<Tensor> gram, runner_.run({&view, 1}));
     if (!std::isfinite(gram[0].as<float>()[0]) || !std::isfinite(*low) || !std::isfinite(*high)) {
-      return {Code::kBadInput, "the model gives numbers that are not finite on the calibration data"};
+      return {Code::kBadInput,
+              "the model gives numbers that are not finite on the calibration data"};
     }
     statistics.add(count, gram[0].as<float>(), *low, *high);
   }

@@ -14,7 +14,8 @@ class GramProduct {
  public:
   static Result<GramProduct> create(ThreadPool& pool);
 
-  // x[.., K] of a float type; rows: those that count, empty for all of them. kBadInput if an element is not finite.
+  // x[.., K] of a float type; rows: those that count, empty for all of them. kBadInput if an
+  // element is not finite.
   Status add(const Tensor& x, std::span<const int64_t> rows, InputStatistics& statistics);
 
  private:

@@ -124,7 +124,8 @@ Status GraphRunner::plan_for(std::span<const ConstTensorView> inputs) {
   executor_.reset();
   const PlanOptions options{.num_threads = pool_->num_threads(), .sparse = sparse_};
   auto built = Plan::build(*graph_, inputs, options, *pool_, *packed_);
-  if (!built.ok() && built.status().code() == Code::kBadModel) {  // with other shapes the same graph runs
+  if (!built.ok() &&
+      built.status().code() == Code::kBadModel) {  // with other shapes the same graph runs
     return {Code::kBadInput, "the input shapes do not fit the model: " + built.status().message()};
   }
   SPRUN_ASSIGN(auto plan, std::move(built));
@@ -138,12 +139,14 @@ Status GraphRunner::run_once(std::span<const ConstTensorView> inputs, const std:
   Status status;
   pool_->enter([&] {
     status = plan_for(inputs);
-    if (status.ok()) status = executor_->run(inputs, {}, RunOptions{.stop = stop, .deadline = {}}, nullptr);
+    if (status.ok())
+      status = executor_->run(inputs, {}, RunOptions{.stop = stop, .deadline = {}}, nullptr);
   });
   return status;
 }
 
-Result<std::vector<Tensor>> GraphRunner::run(std::span<const ConstTensorView> inputs, std::stop_token stop) {
+Result<std::vector<Tensor>> GraphRunner::run(std::span<const ConstTensorView> inputs,
+                                             std::stop_token stop) {
   SPRUN_TRY(run_once(inputs, stop));
   std::vector<Tensor> outputs;
   for (size_t k = 0; k < graph_->outputs().size(); ++k) {
@@ -161,7 +164,8 @@ Result<double> GraphRunner::time_ms(std::span<const ConstTensorView> inputs, std
   SPRUN_TRY(run_once(inputs, stop));
   std::vector<double> times;
   const auto start = Clock::now();
-  while (times.size() < kMinTimedRuns || (times.size() < kMaxTimedRuns && ms_since(start) < kTimedMs)) {
+  while (times.size() < kMinTimedRuns ||
+         (times.size() < kMaxTimedRuns && ms_since(start) < kTimedMs)) {
     const auto before = Clock::now();
     SPRUN_TRY(run_once(inputs, stop));
     times.push_back(ms_since(before));

@@ -23,8 +23,8 @@
 namespace sprun::compress {
 
 // The nodes that compute `to` from `from` and constants, as a graph with inputs `from` and outputs
-// `to`, in these orders. Constants share their memory. No value of `to` may be in `from` or constant.
-// kInternal if `to` needs a graph input that is not in `from`.
+// `to`, in these orders. Constants share their memory. No value of `to` may be in `from` or
+// constant. kInternal if `to` needs a graph input that is not in `from`.
 Result<graph::Graph> extract_part(const graph::Graph& graph, std::span<const graph::ValueId> from,
                                   std::span<const graph::ValueId> to);
 
@@ -35,9 +35,11 @@ class GraphRunner {
   static Result<GraphRunner> create(graph::Graph graph, ThreadPool& pool, SparseMode sparse);
 
   // Inputs in the order of the graph's. Plans for the shapes of the last call are kept.
-  Result<std::vector<Tensor>> run(std::span<const ConstTensorView> inputs, std::stop_token stop = {});
+  Result<std::vector<Tensor>> run(std::span<const ConstTensorView> inputs,
+                                  std::stop_token stop = {});
 
-  // Median milliseconds of a run, over at least 5 runs and about 20 ms, after one that plans and warms.
+  // Median milliseconds of a run, over at least 5 runs and about 20 ms, after one that plans and
+  // warms.
   Result<double> time_ms(std::span<const ConstTensorView> inputs, std::stop_token stop = {});
 
  private:

@@ -1,6 +1,6 @@
 // With both orders of indices reversed, H = L L^T has a lower factor; reversed back it is an upper
-// factor M with H = M M^T. Then H^{-1} = M^{-T} M^{-1}, so U = M^{-1}: one Cholesky decomposition and
-// one triangular inverse, and H^{-1} itself is never made.
+// factor M with H = M M^T. Then H^{-1} = M^{-T} M^{-1}, so U = M^{-1}: one Cholesky decomposition
+// and one triangular inverse, and H^{-1} itself is never made.
 #include "tools/compress/inverse_factor.h"
 
 #include <algorithm>
@@ -26,7 +26,8 @@ void invert(const ColumnMajor& l, ThreadPool& pool, Matrix& u) {
   u.setZero(k, k);
   pool.parallel_for((k + kColumns - 1) / kColumns, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t block = begin; block < end; ++block) {
-      const int64_t first = block * kColumns, count = std::min(kColumns, k - first), rest = k - first;
+      const int64_t first = block * kColumns, count = std::min(kColumns, k - first),
+                    rest = k - first;
       ColumnMajor x = ColumnMajor::Zero(rest, count);
       x.topRows(count).setIdentity();
       l.bottomRightCorner(rest, rest).triangularView<Eigen::Lower>().solveInPlace(x);

@@ -9,8 +9,8 @@ namespace sprun::compress {
 using graph::Graph;
 using graph::ValueId;
 
-Result<double> time_layer(const Graph& graph, ValueId x, ValueId y, const Tensor& input, ThreadPool& pool,
-                          std::stop_token stop) {
+Result<double> time_layer(const Graph& graph, ValueId x, ValueId y, const Tensor& input,
+                          ThreadPool& pool, std::stop_token stop) {
   const ValueId from[] = {x}, to[] = {y};
   SPRUN_ASSIGN(Graph part, extract_part(graph, from, to));
   SPRUN_ASSIGN(GraphRunner runner, GraphRunner::create(std::move(part), pool, SparseMode::kAuto));
@@ -27,27 +27,56 @@ Status visit_layers(const Graph& graph, const Batch& sample, ThreadPool& pool, s
   for (const LinearLayer& layer : layers) inputs.push_back(layer.x);
   ActivationWalk walk(graph, one, pool, std::move(inputs), std::move(stop));
   for (const LinearLayer& layer : layers) {
-    SPRUN_TRY(walk.next([&](size_t, const Tensor& input) { return layer.obstacle.empty() ? fn(layer, input) : Status(); }));
+    SPRUN_TRY(walk.next([&](size_t, const Tensor& input) {
+      return layer.obstacle.empty() ? fn(layer, input) : Status();
+    }));
   }
   return {};
 }
 
-Result<double> time_changed_layers(const Graph& before, const Graph& after, const Batch& sample, ThreadPool& pool,
-                                   std::stop_token stop, Report& report) {
+namespace {
+
+// Both graphs number values alike as long as the layer's ends are still there.
+bool has_same_ends(const Graph& before, const Graph& after, ValueId x, ValueId y) {
+  return y < after.num_values() && after.value(y).producer != graph::kNoNode &&
+         after.value(y).name == before.value(y).name && after.value(x).name == before.value(x).name;
+}
+
+// The layer after the change. Where it reads fewer inputs than before, zeros stand for them: times
+// do not depend on values.
+Result<double> time_after(const Graph& after, ValueId x, ValueId y, const LayerReport& entry,
+                          const Tensor& input, ThreadPool& pool, const std::stop_token& stop) {
+  if (entry.after.inputs == entry.before.inputs) return time_layer(after, x, y, input, pool, stop);
+  Shape shape = input.shape();
+  shape[shape.rank() - 1] = entry.after.inputs;
+  SPRUN_ASSIGN(const Tensor narrow, Tensor::zeros(input.dtype(), shape));
+  return time_layer(after, x, y, narrow, pool, stop);
+}
+
+}  // namespace
+
+Result<std::optional<double>> time_changed_layers(const Graph& before, const Graph& after,
+                                                  const Batch& sample, ThreadPool& pool,
+                                                  std::stop_token stop, Report& report) {
   double saved = 0;
-  SPRUN_TRY(visit_layers(before, sample, pool, stop, [&](const LinearLayer& layer, const Tensor& input) -> Status {
-    LayerReport* entry = report.find(layer.name);
-    const ValueId y = before.node(layer.node).outputs[0];
-    // Both graphs number values alike as long as the layer's ends are still there.
-    const bool kept = y < after.num_values() && after.value(y).producer != graph::kNoNode &&
-                      after.value(y).name == before.value(y).name && after.value(layer.x).name == before.value(layer.x).name;
-    if (entry == nullptr || entry->action.empty() || !kept) return {};
-    SPRUN_ASSIGN(entry->ms_before, time_layer(before, layer.x, y, input, pool, stop));
-    SPRUN_ASSIGN(entry->ms_after, time_layer(after, layer.x, y, input, pool, stop));
-    saved += *entry->ms_before - *entry->ms_after;
-    return {};
-  }));
-  return saved;
+  bool complete = true;
+  SPRUN_TRY(visit_layers(
+      before, sample, pool, stop, [&](const LinearLayer& layer, const Tensor& input) -> Status {
+        LayerReport* entry = report.find(layer.name);
+        if (entry == nullptr || entry->action.empty()) return {};
+        const ValueId y = before.node(layer.node).outputs[0];
+        SPRUN_ASSIGN(entry->ms_before, time_layer(before, layer.x, y, input, pool, stop));
+        const bool removed = entry->after.parameters() == 0;
+        if (!removed && has_same_ends(before, after, layer.x, y)) {
+          const auto ms = time_after(after, layer.x, y, *entry, input, pool, stop);
+          if (!ms.ok() && ms.status().code() == Code::kCancelled) return ms.status();
+          if (ms.ok()) entry->ms_after = *ms;
+        }
+        complete = complete && (removed || entry->ms_after.has_value());
+        saved += *entry->ms_before - entry->ms_after.value_or(0);
+        return {};
+      }));
+  return complete ? std::optional(saved) : std::nullopt;
 }
 
 }  // namespace sprun::compress

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <stop_token>
 #include <vector>
 
@@ -15,17 +16,20 @@
 namespace sprun::compress {
 
 // The layer alone: what computes `y` from `x` in `graph`.
-Result<double> time_layer(const graph::Graph& graph, graph::ValueId x, graph::ValueId y, const Tensor& input,
-                          ThreadPool& pool, std::stop_token stop);
+Result<double> time_layer(const graph::Graph& graph, graph::ValueId x, graph::ValueId y,
+                          const Tensor& input, ThreadPool& pool, std::stop_token stop);
 
 // A layer of a graph and what it reads for one sample.
 using LayerVisitor = std::function<Status(const LinearLayer& layer, const Tensor& input)>;
 // Calls fn for each linear layer of the graph without an obstacle, in order.
-Status visit_layers(const graph::Graph& graph, const Batch& sample, ThreadPool& pool, std::stop_token stop,
-                    const LayerVisitor& fn);
+Status visit_layers(const graph::Graph& graph, const Batch& sample, ThreadPool& pool,
+                    std::stop_token stop, const LayerVisitor& fn);
 
-// Fills ms_before and ms_after of the layers that were changed. Returns the milliseconds that they save together.
-Result<double> time_changed_layers(const graph::Graph& before, const graph::Graph& after, const Batch& sample,
-                                   ThreadPool& pool, std::stop_token stop, Report& report);
+// Fills ms_before and ms_after of the layers that were changed. Returns the milliseconds that they
+// save together; none if some layer was rebuilt so that it cannot be timed alone.
+Result<std::optional<double>> time_changed_layers(const graph::Graph& before,
+                                                  const graph::Graph& after, const Batch& sample,
+                                                  ThreadPool& pool, std::stop_token stop,
+                                                  Report& report);
 
 }  // namespace sprun::compress

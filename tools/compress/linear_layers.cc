@@ -44,7 +44,8 @@ bool is_product(const Node& node) {
 }
 
 std::string obstacle_of(const Node& node, const Tensor& weight) {
-  if (weight.dtype() != DType::kF32 && weight.dtype() != DType::kF16 && weight.dtype() != DType::kBf16)
+  if (weight.dtype() != DType::kF32 && weight.dtype() != DType::kF16 &&
+      weight.dtype() != DType::kBf16)
     return "weights of type " + std::string(dtype_name(weight.dtype()));
   if (weight.num_elements() == 0) return "no weights";
   for (const char* flag : {"transA", "transBatchA", "transBatchB"}) {
@@ -60,11 +61,14 @@ bool reaches_output(const Graph& graph, ValueId v) {
     const auto& users = graph.value(v).users;
     if (users.size() != 1) return false;
     const Node& user = graph.node(users[0]);
-    constexpr std::array kKeep = {"Add", "Reshape", "Squeeze", "Unsqueeze", "Cast", "Identity", "Split"};
-    const bool keeps = std::any_of(kKeep.begin(), kKeep.end(), [&](const char* op) { return user.is(op); });
-    const bool adds_activation =
-        user.is("Add") && graph.constant(user.input(0)) == nullptr && graph.constant(user.input(1)) == nullptr;
-    if (!keeps || adds_activation || user.outputs.empty() || user.output(0) == kNoValue) return false;
+    constexpr std::array kKeep = {"Add",  "Reshape",  "Squeeze", "Unsqueeze",
+                                  "Cast", "Identity", "Split"};
+    const bool keeps =
+        std::any_of(kKeep.begin(), kKeep.end(), [&](const char* op) { return user.is(op); });
+    const bool adds_activation = user.is("Add") && graph.constant(user.input(0)) == nullptr &&
+                                 graph.constant(user.input(1)) == nullptr;
+    if (!keeps || adds_activation || user.outputs.empty() || user.output(0) == kNoValue)
+      return false;
     v = user.output(0);
   }
   return false;
@@ -72,7 +76,8 @@ bool reaches_output(const Graph& graph, ValueId v) {
 
 std::optional<LinearLayer> layer_at(const Graph& graph, NodeId n) {
   const Node& node = graph.node(n);
-  if (!is_product(node) || node.input(0) == kNoValue || graph.constant(node.input(0)) != nullptr) return std::nullopt;
+  if (!is_product(node) || node.input(0) == kNoValue || graph.constant(node.input(0)) != nullptr)
+    return std::nullopt;
   const WeightPath path = constant_behind(graph, node.input(1));
   if (path.constant == kNoValue) return std::nullopt;
   const Tensor& weight = *graph.constant(path.constant);
@@ -149,7 +154,8 @@ Matrix read_weight(const Graph& graph, const LinearLayer& layer) {
   const Tensor& t = *graph.constant(layer.weight);
   Matrix stored(t.shape()[0], t.shape()[1]);
   if (t.dtype() == DType::kF32) copy_in<float>(t, stored, [](float v) { return double{v}; });
-  else if (t.dtype() == DType::kF16) copy_in<Float16>(t, stored, [](Float16 v) { return double{to_float(v)}; });
+  else if (t.dtype() == DType::kF16)
+    copy_in<Float16>(t, stored, [](Float16 v) { return double{to_float(v)}; });
   else copy_in<BFloat16>(t, stored, [](BFloat16 v) { return double{to_float(v)}; });
   if (layer.outputs_first) return stored;
   return stored.transpose();
@@ -162,9 +168,10 @@ Status write_weight(Graph& graph, LinearLayer& layer, const Matrix& w) {
     graph.make_constant(layer.weight, std::move(tensor));
     return {};
   }
-  SPRUN_ASSIGN(Tensor tensor, tensor_of(layer.slot_outputs_first ? w : Matrix(w.transpose()), dtype));
-  layer.weight = graph.add_constant(graph.unique_name(graph.value(layer.weight).name + "_compressed"),
-                                    std::move(tensor));
+  SPRUN_ASSIGN(Tensor tensor,
+               tensor_of(layer.slot_outputs_first ? w : Matrix(w.transpose()), dtype));
+  layer.weight = graph.add_constant(
+      graph.unique_name(graph.value(layer.weight).name + "_compressed"), std::move(tensor));
   layer.outputs_first = layer.slot_outputs_first;
   graph.set_input(layer.node, 1, layer.weight);
   return {};

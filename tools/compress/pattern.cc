@@ -79,7 +79,8 @@ Result<PruneSpec> parse_prune_spec(std::string_view text) {
   }
   const size_t colon = rest.rfind(':');
   if (colon == std::string_view::npos) {
-    return usage(fmt::format("prune '{}': expected PATTERN:SPARSITY[@METHOD] or N:M[@METHOD]", text));
+    return usage(
+        fmt::format("prune '{}': expected PATTERN:SPARSITY[@METHOD] or N:M[@METHOD]", text));
   }
   SPRUN_ASSIGN(spec.pattern, parse_pattern(rest.substr(0, colon)));
   const auto sparsity = parse_number(rest.substr(colon + 1));

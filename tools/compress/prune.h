@@ -5,8 +5,8 @@
 // and one line in prune_methods.def. It may assume that inputs has what its line asks for.
 //
 // With a pattern of R x C blocks exactly round(sparsity * blocks) blocks are chosen, in the scope
-// that the method states; blocks that stick out of the matrix count as blocks. N:M keeps N of each M
-// consecutive inputs of an output, fewer in a last group that is shorter.
+// that the method states; blocks that stick out of the matrix count as blocks. N:M keeps N of each
+// M consecutive inputs of an output, fewer in a last group that is shorter.
 #pragma once
 
 #include <optional>
@@ -24,16 +24,17 @@ namespace sprun::compress {
 
 struct PruneProblem {
   PruneSpec spec;
-  const InputStatistics* inputs = nullptr;  // of the layer's input; null only for methods without needs
-  double damping = 0.01;                    // part of the mean of diag(H) that is added to it
-  // One per output: survivors are rounded to multiples in the same pass, -127 to 127 of them. Methods
-  // that do not correct for errors ignore it: rounding afterwards is the same.
+  const InputStatistics* inputs =
+      nullptr;            // of the layer's input; null only for methods without needs
+  double damping = 0.01;  // part of the mean of diag(H) that is added to it
+  // One per output: survivors are rounded to multiples in the same pass, -127 to 127 of them.
+  // Methods that do not correct for errors ignore it: rounding afterwards is the same.
   std::optional<Vector> int8_scale;
   ThreadPool* pool = nullptr;
 };
 
 struct PruneOutcome {
-  double damping = 0;  // used in the end; 0 when there was none
+  double damping = 0;    // used in the end; 0 when there was none
   bool rounded = false;  // the weights are multiples of int8_scale
 };
 

@@ -1,16 +1,16 @@
-// SparseGPT (arXiv 2301.00774): columns are eliminated from left to right; what a weight loses is made
-// up for, as well as linear algebra can, by the columns to its right. With H = X^T X and
-// U^T U = (H + damping)^{-1}:
+// SparseGPT (arXiv 2301.00774): columns are eliminated from left to right; what a weight loses is
+// made up for, as well as linear algebra can, by the columns to its right. With H = X^T X and U^T U
+// = (H + damping)^{-1}:
 //
 //   for panels of columns:
 //     choose the zeros of the panel
 //     for column i of the panel:  e = (w_i - q_i) / U_ii;  W[:, j] -= e U_ij for j > i
 //
-// q_i is w_i with the chosen elements zero and the others rounded if asked for. Scores: a block of one
-// column costs w^2 / U_ii^2 per row. A block of columns S costs ||U_SS^{-T} w_S||^2, because the
-// inverse of what remains of H from the first column of S on is U_R^T U_R. Blocks are chosen over all
-// rows of a panel, N:M groups per row when their first column is reached. Rows do not depend on each
-// other once the zeros are chosen, so tasks take rows.
+// q_i is w_i with the chosen elements zero and the others rounded if asked for. Scores: a block of
+// one column costs w^2 / U_ii^2 per row. A block of columns S costs ||U_SS^{-T} w_S||^2, because
+// the inverse of what remains of H from the first column of S on is U_R^T U_R. Blocks are chosen
+// over all rows of a panel, N:M groups per row when their first column is reached. Rows do not
+// depend on each other once the zeros are chosen, so tasks take rows.
 #include <algorithm>
 #include <cmath>
 
@@ -50,7 +50,8 @@ class SparseGpt {
   using Flags = Eigen::Matrix<uint8_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
   // Squares of rows of V = W_S U_SS^{-1}, added up per row: that is what removing S costs.
-  void score_columns(int64_t first, int64_t count, int64_t row, int64_t rows, Matrix& scores) const {
+  void score_columns(int64_t first, int64_t count, int64_t row, int64_t rows,
+                     Matrix& scores) const {
     const auto triangle = u_.block(first, first, count, count).triangularView<Eigen::Upper>();
     Matrix v = w_.block(row, first, rows, count);
     if (count == 1) v /= u_(first, first);
@@ -69,7 +70,8 @@ class SparseGpt {
     const std::vector<double> sums = block_scores(scores, {.rows = pattern_.rows});
     // Rounded so that the parts of all panels add up to that of the layer.
     const auto blocks_up_to = [&](int64_t column) {
-      const int64_t blocks = block_count(w_.rows(), pattern_.rows) * block_count(column, pattern_.cols);
+      const int64_t blocks =
+          block_count(w_.rows(), pattern_.rows) * block_count(column, pattern_.cols);
       return std::llround(problem_.spec.sparsity * static_cast<double>(blocks));
     };
     const auto chosen = smallest(sums, blocks_up_to(end_) - blocks_up_to(begin_));
@@ -89,7 +91,8 @@ class SparseGpt {
       scores[static_cast<size_t>(i)] = v * v;
     }
     const auto zero = smallest(scores, std::max<int64_t>(size - pattern_.kept, 0));
-    for (int64_t i = 0; i < size; ++i) zero_(row, first - begin_ + i) = zero[static_cast<size_t>(i)];
+    for (int64_t i = 0; i < size; ++i)
+      zero_(row, first - begin_ + i) = zero[static_cast<size_t>(i)];
   }
 
   double replaced(int64_t row, int64_t column) const {
@@ -111,10 +114,12 @@ class SparseGpt {
         weight = kept;
         errors(r, c - begin_) = error;
         const int64_t right = end_ - c - 1;
-        if (error != 0) w_.row(row + r).segment(c + 1, right) -= error * u_.row(c).segment(c + 1, right);
+        if (error != 0)
+          w_.row(row + r).segment(c + 1, right) -= error * u_.row(c).segment(c + 1, right);
       }
     }
-    if (rest > 0) w_.block(row, end_, rows, rest).noalias() -= errors * u_.block(begin_, end_, width, rest);
+    if (rest > 0)
+      w_.block(row, end_, rows, rest).noalias() -= errors * u_.block(begin_, end_, width, rest);
   }
 
   const PruneProblem& problem_;

@@ -34,7 +34,8 @@ Result<Tensor> codes(const Matrix& w, const Vector& scales) {
   auto* data = static_cast<int8_t*>(tensor.mutable_view().data);
   for (int64_t n = 0; n < w.rows(); ++n) {
     for (int64_t k = 0; k < w.cols(); ++k) {
-      data[k * w.rows() + n] = static_cast<int8_t>(std::clamp(std::nearbyint(w(n, k) / scales[n]), -127.0, 127.0));
+      data[k * w.rows() + n] =
+          static_cast<int8_t>(std::clamp(std::nearbyint(w(n, k) / scales[n]), -127.0, 127.0));
     }
   }
   return tensor;
@@ -48,7 +49,8 @@ class Rewriter {
 
   Status dynamic(Tensor weight, Tensor scale) {
     const Quantized x = quantized_dynamically();
-    const ValueId w = constant("_int8", std::move(weight)), w_scale = constant("_scale", std::move(scale));
+    const ValueId w = constant("_int8", std::move(weight)),
+                  w_scale = constant("_scale", std::move(scale));
     const NodeId product = add("MatMulInteger", {x.codes, w, x.zero}, {"_int32"});
     const NodeId cast = add("Cast", {graph_.node(product).outputs[0]}, {"_float"});
     graph_.node(cast).attrs.set("to", int64_t{1});
@@ -61,7 +63,8 @@ class Rewriter {
 
   Status static_range(Tensor weight, Tensor scale, ValueRange range) {
     SPRUN_ASSIGN(const ValueId x, quantized_statically(range));
-    const ValueId w = constant("_int8", std::move(weight)), w_scale = constant("_scale", std::move(scale));
+    const ValueId w = constant("_int8", std::move(weight)),
+                  w_scale = constant("_scale", std::move(scale));
     const NodeId dequantized = add("DequantizeLinear", {w, w_scale}, {"_dequantized"});
     graph_.node(dequantized).attrs.set("axis", int64_t{1});
     layer_.node = finish("MatMul", {x, graph_.node(dequantized).outputs[0]});
@@ -88,7 +91,8 @@ class Rewriter {
     graph_.node(n).def = graph::find_op("", op, version_);
     return n;
   }
-  NodeId add(std::string_view op, std::vector<ValueId> inputs, const std::vector<std::string>& suffixes) {
+  NodeId add(std::string_view op, std::vector<ValueId> inputs,
+             const std::vector<std::string>& suffixes) {
     return add_named(base_, op, std::move(inputs), suffixes);
   }
 
@@ -112,7 +116,8 @@ class Rewriter {
   Result<ValueId> quantized_statically(ValueRange range) {
     if (const NodeId n = user_of_x("QuantizeLinear"); n != kNoNode) {
       const NodeId after = graph::only_user(graph_, graph_.node(n).outputs[0]);
-      if (after != kNoNode && graph_.node(after).is("DequantizeLinear")) return graph_.node(after).outputs[0];
+      if (after != kNoNode && graph_.node(after).is("DequantizeLinear"))
+        return graph_.node(after).outputs[0];
     }
     // The range holds 0, so that padding and zeros stay exact.
     const double low = std::min(range.min, 0.0F), high = std::max(range.max, 0.0F);
@@ -122,13 +127,18 @@ class Rewriter {
     *static_cast<uint8_t*>(zero_tensor.mutable_view().data) =
         static_cast<uint8_t>(std::clamp(std::nearbyint(-low / scale), 0.0, 255.0));
     const std::string x = graph_.value(layer_.x).name;
-    const ValueId s = graph_.add_constant(graph_.unique_name(x + "_scale"), std::move(scale_tensor));
-    const ValueId z = graph_.add_constant(graph_.unique_name(x + "_zero_point"), std::move(zero_tensor));
+    const ValueId s =
+        graph_.add_constant(graph_.unique_name(x + "_scale"), std::move(scale_tensor));
+    const ValueId z =
+        graph_.add_constant(graph_.unique_name(x + "_zero_point"), std::move(zero_tensor));
     const NodeId q = add_named(x, "QuantizeLinear", {layer_.x, s, z}, {"_quantized"});
-    return graph_.node(add_named(x, "DequantizeLinear", {graph_.node(q).outputs[0], s, z}, {"_dequantized"})).outputs[0];
+    return graph_
+        .node(add_named(x, "DequantizeLinear", {graph_.node(q).outputs[0], s, z}, {"_dequantized"}))
+        .outputs[0];
   }
 
-  // The node that makes the layer's result from the scaled product, with the bias of a Gemm in between.
+  // The node that makes the layer's result from the scaled product, with the bias of a Gemm in
+  // between.
   NodeId finish(std::string_view op, std::vector<ValueId> inputs) {
     const NodeId old = layer_.node;
     const ValueId y = graph_.node(old).outputs[0], bias = graph_.node(old).input(2);
@@ -164,15 +174,18 @@ Matrix round_to_int8(const Matrix& w, const Vector& scales) {
 std::string int8_obstacle(const Graph& graph, const LinearLayer& layer, Int8Mode mode) {
   const Node& node = graph.node(layer.node);
   const int needed = mode == Int8Mode::kDynamic ? kMinOpsetDynamic : kMinOpsetStatic;
-  if (!node.is("MatMul") && !node.is("Gemm")) return "int8 of " + node.op_type + " has no standard form";
-  if (node.version < needed) return fmt::format("int8 needs opset {}, the model has {}", needed, node.version);
+  if (!node.is("MatMul") && !node.is("Gemm"))
+    return "int8 of " + node.op_type + " has no standard form";
+  if (node.version < needed)
+    return fmt::format("int8 needs opset {}, the model has {}", needed, node.version);
   if (graph.constant(layer.weight)->dtype() != DType::kF32) return "int8 needs float32 weights";
-  if (node.attrs.get_float("alpha", 1) != 1 || node.attrs.get_float("beta", 1) != 1) return "alpha or beta is not 1";
+  if (node.attrs.get_float("alpha", 1) != 1 || node.attrs.get_float("beta", 1) != 1)
+    return "alpha or beta is not 1";
   return {};
 }
 
-Status make_int8(Graph& graph, LinearLayer& layer, const Matrix& w, const Vector& scales, Int8Mode mode,
-                 ValueRange range) {
+Status make_int8(Graph& graph, LinearLayer& layer, const Matrix& w, const Vector& scales,
+                 Int8Mode mode, ValueRange range) {
   SPRUN_ASSIGN(Tensor weight, codes(w, scales));
   SPRUN_ASSIGN(Tensor scale, floats(scales, Shape{scales.size()}));
   Rewriter rewriter(graph, layer);

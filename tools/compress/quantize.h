@@ -27,9 +27,10 @@ struct ValueRange {
 // Why this layer cannot become int8 in this mode; empty when it can.
 std::string int8_obstacle(const graph::Graph& graph, const LinearLayer& layer, Int8Mode mode);
 
-// Rewrites the layer. w: multiples of the scales. range: of x, for kStatic. Layers with the same x share the nodes that
-// quantise it. layer.node and layer.weight name the new product and its weight afterwards.
-Status make_int8(graph::Graph& graph, LinearLayer& layer, const Matrix& w, const Vector& scales, Int8Mode mode,
-                 ValueRange range);
+// Rewrites the layer. w: multiples of the scales. range: of x, for kStatic. Layers with the same x
+// share the nodes that quantise it. layer.node and layer.weight name the new product and its weight
+// afterwards.
+Status make_int8(graph::Graph& graph, LinearLayer& layer, const Matrix& w, const Vector& scales,
+                 Int8Mode mode, ValueRange range);
 
 }  // namespace sprun::compress

@@ -14,7 +14,8 @@ using Json = nlohmann::ordered_json;
 
 Status bad(std::string message) { return {Code::kUsage, "recipe: " + std::move(message)}; }
 
-Status check_keys(const Json& object, std::initializer_list<std::string_view> allowed, std::string_view where) {
+Status check_keys(const Json& object, std::initializer_list<std::string_view> allowed,
+                  std::string_view where) {
   for (const auto& [key, value] : object.items()) {
     if (std::find(allowed.begin(), allowed.end(), key) == allowed.end())
       return bad(fmt::format("unknown word '{}' {}", key, where));
@@ -38,7 +39,8 @@ Result<RecipeItem> item_of(const Json& object) {
       item.spec = value.get<std::string>();
     }
   }
-  if (item.verb.empty() || item.spec.empty() || item.layers.empty()) return bad("a step says nothing to do");
+  if (item.verb.empty() || item.spec.empty() || item.layers.empty())
+    return bad("a step says nothing to do");
   return item;
 }
 

@@ -1,7 +1,8 @@
 // Recipes: what to do to a model, in order.
 //
 // On the command line an item is --VERB [LAYERS=]SPEC, in a file an object:
-//   {"steps": [{"prune": "16x4:0.8@sparsegpt", "layers": "*ffn*"}, {"quantize": "int8"}], "skip": ["*pooler*"]}
+//   {"steps": [{"prune": "16x4:0.8@sparsegpt", "layers": "*ffn*"}, {"quantize": "int8"}], "skip":
+//   ["*pooler*"]}
 #pragma once
 
 #include <span>

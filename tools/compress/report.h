@@ -14,7 +14,8 @@
 
 namespace sprun::compress {
 
-// Work and size of a linear layer. Multiply-adds are per row of its input; those with zero weights do not count.
+// Work and size of a linear layer. Multiply-adds are per row of its input; those with zero weights
+// do not count.
 struct LayerSize {
   int64_t outputs = 0, inputs = 0, zeros = 0, bytes = 0;
 
@@ -24,21 +25,23 @@ struct LayerSize {
 
 struct LayerReport {
   std::string name, weight, op;
-  LayerSize before, after;      // before: all 0 for a layer that was added; after: all 0 for one that was removed
-  std::string action;           // "4x1:0.9@sparsegpt, int8"; empty: untouched
-  std::string note;             // why it was left alone, or what else to know
-  std::optional<double> error;  // ||Y - Y'|| / ||Y|| of its output on the calibration data, same input for both
+  LayerSize before,
+      after;  // before: all 0 for a layer that was added; after: all 0 for one that was removed
+  std::string action;  // "4x1:0.9@sparsegpt, int8"; empty: untouched
+  std::string note;    // why it was left alone, or what else to know
+  std::optional<double>
+      error;  // ||Y - Y'|| / ||Y|| of its output on the calibration data, same input for both
   std::optional<double> cosine;
   std::optional<double> ms_before, ms_after;  // the layer alone, measured for one sample
-  double damping = 0;           // that the method needed; 0: none
+  double damping = 0;                         // that the method needed; 0: none
 };
 
 // One output of the model, original against compressed, on held-out data.
 struct OutputReport {
   std::string name;
   double cosine = 1, relative_error = 0;
-  // Of outputs that look like scores of classes or tokens: mean KL divergence in nats, part of rows with the same
-  // largest element.
+  // Of outputs that look like scores of classes or tokens: mean KL divergence in nats, part of rows
+  // with the same largest element.
   std::optional<double> kl, top1;
   // Of next-token scores: mean negative log-likelihood in nats per token.
   std::optional<double> nll_before, nll_after;
@@ -53,7 +56,9 @@ struct LatencyReport {
 
   double speedup() const { return before_ms / after_ms; }
   // Slower by more than the noise.
-  bool is_slower() const { return after_ms > before_ms * (1 + std::max(before_spread, after_spread) / 2); }
+  bool is_slower() const {
+    return after_ms > before_ms * (1 + std::max(before_spread, after_spread) / 2);
+  }
 };
 
 struct Report {

@@ -7,10 +7,13 @@ namespace sprun::compress {
 namespace {
 
 constexpr const char* kStyle =
-    "body{font:14px system-ui,sans-serif;margin:2em auto;max-width:80em;padding:0 1em;color:#222;background:#fff}"
-    "table{border-collapse:collapse;margin:1em 0}th,td{padding:.25em .8em;text-align:right;border-bottom:1px solid #ddd}"
+    "body{font:14px system-ui,sans-serif;margin:2em auto;max-width:80em;padding:0 "
+    "1em;color:#222;background:#fff}"
+    "table{border-collapse:collapse;margin:1em 0}th,td{padding:.25em "
+    ".8em;text-align:right;border-bottom:1px solid #ddd}"
     "th:first-child,td:first-child,th:last-child,td:last-child{text-align:left}"
-    "tr:hover{background:#f4f6fa}.warning{color:#a00;font-weight:600}code{background:#f2f2f2;padding:.1em .3em}"
+    "tr:hover{background:#f4f6fa}.warning{color:#a00;font-weight:600}code{background:#f2f2f2;"
+    "padding:.1em .3em}"
     ".bar{background:#dfe6f2;height:.7em;width:12em}.bar div{background:#3b6fb6;height:100%}";
 
 std::string escape(std::string_view text) {
@@ -39,27 +42,32 @@ std::string table(const Rows& rows) {
 // What is left of something, as a bar.
 std::string bar(const char* label, int64_t after, int64_t before) {
   const double part = before == 0 ? 1 : static_cast<double>(after) / static_cast<double>(before);
-  return fmt::format("<tr><td>{}</td><td><div class=\"bar\"><div style=\"width:{:.1f}%\"></div></div></td><td>{:.1f}%</td></tr>\n",
-                     label, 100 * std::min(part, 1.0), 100 * part);
+  return fmt::format(
+      "<tr><td>{}</td><td><div class=\"bar\"><div "
+      "style=\"width:{:.1f}%\"></div></div></td><td>{:.1f}%</td></tr>\n",
+      label, 100 * std::min(part, 1.0), 100 * part);
 }
 
 }  // namespace
 
 std::string report_html(const Report& report) {
-  std::string out = fmt::format("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}</title>"
-                                "<style>{1}</style></head><body>\n<h1>{0}</h1>\n",
-                                escape("sprun compress: " + report.model), kStyle);
-  out += fmt::format("<p>Result: <code>{}</code><br>Recipe: <code>{}</code></p>\n", escape(report.result),
-                     escape(report.recipe));
+  std::string out = fmt::format(
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}</title>"
+      "<style>{1}</style></head><body>\n<h1>{0}</h1>\n",
+      escape("sprun compress: " + report.model), kStyle);
+  out += fmt::format("<p>Result: <code>{}</code><br>Recipe: <code>{}</code></p>\n",
+                     escape(report.result), escape(report.recipe));
   for (const std::string& line : summary_lines(report)) {
     const bool warning = line.starts_with("WARNING");
     out += fmt::format("<p{}>{}</p>\n", warning ? " class=\"warning\"" : "", escape(line));
   }
   const Report::Totals before = report.before(), after = report.after();
-  out += "<h2>What is left</h2>\n<table>\n" + bar("parameters", after.parameters, before.parameters) +
-         bar("effective MACs", after.macs, before.macs) + bar("bytes of linear layers", after.bytes, before.bytes) +
-         "</table>\n";
-  if (!report.outputs.empty()) out += "<h2>Outputs, original against result</h2>\n" + table(output_rows(report));
+  out += "<h2>What is left</h2>\n<table>\n" +
+         bar("parameters", after.parameters, before.parameters) +
+         bar("effective MACs", after.macs, before.macs) +
+         bar("bytes of linear layers", after.bytes, before.bytes) + "</table>\n";
+  if (!report.outputs.empty())
+    out += "<h2>Outputs, original against result</h2>\n" + table(output_rows(report));
   out += "<h2>Linear layers</h2>\n" + table(layer_rows(report));
   return out + "</body></html>\n";
 }

@@ -21,16 +21,19 @@ namespace {
 std::vector<PruneSpec> levels_of(const ScanOptions& options) {
   std::vector<PruneSpec> specs;
   if (options.pattern.is_n_of_m()) {
-    const double kept = static_cast<double>(options.pattern.kept) / static_cast<double>(options.pattern.of);
+    const double kept =
+        static_cast<double>(options.pattern.kept) / static_cast<double>(options.pattern.of);
     return {{options.pattern, 1 - kept, options.method}};
   }
-  for (const double sparsity : kScanSparsities) specs.push_back({options.pattern, sparsity, options.method});
+  for (const double sparsity : kScanSparsities)
+    specs.push_back({options.pattern, sparsity, options.method});
   return specs;
 }
 
 class Scan {
  public:
-  Scan(const Graph& graph, const Calibration& calibration, ThreadPool& pool, const ScanOptions& options)
+  Scan(const Graph& graph, const Calibration& calibration, ThreadPool& pool,
+       const ScanOptions& options)
       : graph_(graph), calibration_(calibration), pool_(pool), options_(options) {}
 
   Result<std::vector<ScanLayer>> run(const Batch& sample) {
@@ -48,10 +51,11 @@ class Scan {
  private:
   // What each layer reads for the one sample.
   Status collect_samples(const Batch& sample) {
-    return visit_layers(graph_, sample, pool_, options_.stop, [&](const LinearLayer& layer, const Tensor& input) {
-      inputs_[layer.x] = input;
-      return Status();
-    });
+    return visit_layers(graph_, sample, pool_, options_.stop,
+                        [&](const LinearLayer& layer, const Tensor& input) {
+                          inputs_[layer.x] = input;
+                          return Status();
+                        });
   }
 
   Status learn() {
@@ -85,7 +89,8 @@ class Scan {
       const PruneProblem problem{spec, &statistics, options_.damping, {}, &pool_};
       SPRUN_TRY(find_prune_method(spec.method)->run(problem, w, outcome).with_context(layer.name));
       ScanLevel level{spec.sparsity, {}, 0};
-      if (statistics.rows() > 0) level.error = output_error(statistics, original, w, pool_).relative;
+      if (statistics.rows() > 0)
+        level.error = output_error(statistics, original, w, pool_).relative;
       Graph pruned = graph_;
       LinearLayer changed = layer;
       SPRUN_TRY(write_weight(pruned, changed, w));
@@ -97,7 +102,8 @@ class Scan {
   }
 
   Result<double> time(const LinearLayer& layer, const Graph& graph) {
-    return time_layer(graph, layer.x, graph.node(layer.node).outputs[0], inputs_.at(layer.x), pool_, options_.stop);
+    return time_layer(graph, layer.x, graph.node(layer.node).outputs[0], inputs_.at(layer.x), pool_,
+                      options_.stop);
   }
 
   const Graph& graph_;
@@ -124,20 +130,23 @@ Status parse_scan(const std::string& text, ScanOptions& options) {
   SPRUN_ASSIGN(options.pattern, parse_pattern(text.substr(0, at)));
   if (at != std::string::npos) options.method = text.substr(at + 1);
   if (find_prune_method(options.method) == nullptr) {
-    return {Code::kUsage, fmt::format("'{}': unknown method; there are {}", text, prune_method_names())};
+    return {Code::kUsage,
+            fmt::format("'{}': unknown method; there are {}", text, prune_method_names())};
   }
   return {};
 }
 
-Result<std::vector<ScanLayer>> scan_layers(const Graph& graph, const Calibration& calibration, const Batch& sample,
-                                           ThreadPool& pool, const ScanOptions& options) {
+Result<std::vector<ScanLayer>> scan_layers(const Graph& graph, const Calibration& calibration,
+                                           const Batch& sample, ThreadPool& pool,
+                                           const ScanOptions& options) {
   const bool needs_data = find_prune_method(options.method)->needs == PruneMethod::Needs::kInputs;
-  if (needs_data && calibration.empty()) return Status(Code::kUsage, options.method + " needs --calibration");
+  if (needs_data && calibration.empty())
+    return Status(Code::kUsage, options.method + " needs --calibration");
   return Scan(graph, calibration, pool, options).run(sample);
 }
 
-Result<Recipe> recipe_for_speedup(const std::vector<ScanLayer>& layers, double model_ms, double speedup,
-                                  const ScanOptions& options) {
+Result<Recipe> recipe_for_speedup(const std::vector<ScanLayer>& layers, double model_ms,
+                                  double speedup, const ScanOptions& options) {
   std::vector<int> chosen(layers.size(), -1);
   double left = model_ms;
   while (left > model_ms / speedup) {
@@ -153,8 +162,11 @@ Result<Recipe> recipe_for_speedup(const std::vector<ScanLayer>& layers, double m
       }
     }
     if (best == layers.size()) {
-      return Status(Code::kBadInput, fmt::format("a speed-up of {} is out of reach: the fastest level of every layer gives {:.2f}",
-                                                 speedup, model_ms / left));
+      return Status(
+          Code::kBadInput,
+          fmt::format(
+              "a speed-up of {} is out of reach: the fastest level of every layer gives {:.2f}",
+              speedup, model_ms / left));
     }
     left -= ms_at(layers[best], chosen[best]) - ms_at(layers[best], best_level);
     chosen[best] = best_level;
@@ -162,7 +174,8 @@ Result<Recipe> recipe_for_speedup(const std::vector<ScanLayer>& layers, double m
   Recipe recipe;
   for (size_t i = 0; i < layers.size(); ++i) {
     if (chosen[i] < 0) continue;
-    const PruneSpec spec{options.pattern, layers[i].levels[static_cast<size_t>(chosen[i])].sparsity, options.method};
+    const PruneSpec spec{options.pattern, layers[i].levels[static_cast<size_t>(chosen[i])].sparsity,
+                         options.method};
     recipe.items.push_back({"prune", layers[i].name, spec.text()});
   }
   return recipe;
@@ -176,7 +189,8 @@ Rows scan_rows(const std::vector<ScanLayer>& layers) {
     rows[0].push_back("ms");
   }
   for (const ScanLayer& layer : layers) {
-    std::vector<std::string> row = {layer.name, fmt::format("{}x{}", layer.outputs, layer.inputs), fmt::format("{:.4f}", layer.dense_ms)};
+    std::vector<std::string> row = {layer.name, fmt::format("{}x{}", layer.outputs, layer.inputs),
+                                    fmt::format("{:.4f}", layer.dense_ms)};
     for (const ScanLevel& level : layer.levels) {
       row.push_back(level.error ? fmt::format("{:.4f}", *level.error) : "-");
       row.push_back(fmt::format("{:.4f}", level.ms));
@@ -189,9 +203,17 @@ Rows scan_rows(const std::vector<ScanLayer>& layers) {
 nlohmann::ordered_json scan_json(const std::vector<ScanLayer>& layers) {
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
   for (const ScanLayer& layer : layers) {
-    nlohmann::ordered_json entry = {{"name", layer.name}, {"outputs", layer.outputs}, {"inputs", layer.inputs}, {"dense_ms", layer.dense_ms}, {"levels", nlohmann::ordered_json::array()}};
+    nlohmann::ordered_json entry = {{"name", layer.name},
+                                    {"outputs", layer.outputs},
+                                    {"inputs", layer.inputs},
+                                    {"dense_ms", layer.dense_ms},
+                                    {"levels", nlohmann::ordered_json::array()}};
     for (const ScanLevel& level : layer.levels) {
-      entry["levels"].push_back({{"sparsity", level.sparsity}, {"relative_error", level.error ? nlohmann::ordered_json(*level.error) : nlohmann::ordered_json()}, {"ms", level.ms}});
+      entry["levels"].push_back(
+          {{"sparsity", level.sparsity},
+           {"relative_error",
+            level.error ? nlohmann::ordered_json(*level.error) : nlohmann::ordered_json()},
+           {"ms", level.ms}});
     }
     json.push_back(std::move(entry));
   }

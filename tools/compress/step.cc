@@ -30,7 +30,8 @@ std::vector<std::string> verb_list() {
 }
 
 const StepKind* kind_of(const RecipeItem& item) {
-  const auto it = std::find_if(kKinds.begin(), kKinds.end(), [&](const StepKind& kind) { return kind.accepts(item); });
+  const auto it = std::find_if(kKinds.begin(), kKinds.end(),
+                               [&](const StepKind& kind) { return kind.accepts(item); });
   return it == kKinds.end() ? nullptr : &*it;
 }
 
@@ -54,7 +55,8 @@ Result<std::vector<std::unique_ptr<Step>>> make_steps(const Recipe& recipe) {
   for (size_t first = 0; first < recipe.items.size();) {
     const StepKind* kind = kind_of(recipe.items[first]);
     if (kind == nullptr) {
-      return Status(Code::kUsage, fmt::format("{} '{}' is not known", recipe.items[first].verb, recipe.items[first].spec));
+      return Status(Code::kUsage, fmt::format("{} '{}' is not known", recipe.items[first].verb,
+                                              recipe.items[first].spec));
     }
     size_t end = first + 1;
     while (end < recipe.items.size() && kind_of(recipe.items[end]) == kind) ++end;

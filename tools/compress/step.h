@@ -2,9 +2,10 @@
 //
 // A step is one file that defines
 //   bool accepts_<name>(const RecipeItem& item)       whether the item is its business
-//   Result<std::unique_ptr<Step>> make_<name>(std::span<const RecipeItem> items, std::span<const std::string> skip)
-// and one line in steps.def. Neighbouring items that one kind accepts come together, as one step. make reports every
-// mistake of the items that can be seen without a model (kUsage).
+//   Result<std::unique_ptr<Step>> make_<name>(std::span<const RecipeItem> items, std::span<const
+//   std::string> skip)
+// and one line in steps.def. Neighbouring items that one kind accepts come together, as one step.
+// make reports every mistake of the items that can be seen without a model (kUsage).
 #pragma once
 
 #include <functional>
@@ -28,18 +29,19 @@ struct StepContext {
   graph::Graph& graph;             // rewritten in place; names of inputs and outputs stay
   const Calibration& calibration;  // empty if there is none
   ThreadPool& pool;
-  Report& report;                  // has an entry per linear layer; steps update or add entries
+  Report& report;  // has an entry per linear layer; steps update or add entries
   std::stop_token stop = {};
-  double damping = 0.01;           // for methods that invert covariances
+  double damping = 0.01;  // for methods that invert covariances
   // Part of the step that is done, 0 to 1, and what is being done.
-  std::function<void(double done, const std::string& what)> progress = [](double, const std::string&) {};
+  std::function<void(double done, const std::string& what)> progress = [](double,
+                                                                          const std::string&) {};
 };
 
 class Step {
  public:
   virtual ~Step() = default;
-  // Mistakes that show with the model: patterns without a match (kUsage), a graph that does not allow it (kBadModel).
-  // Nothing has been computed yet.
+  // Mistakes that show with the model: patterns without a match (kUsage), a graph that does not
+  // allow it (kBadModel). Nothing has been computed yet.
   virtual Status check(const graph::Graph& graph, const Calibration& calibration) const = 0;
   // Looks at context.stop at least once a second on average and returns kCancelled.
   virtual Status run(StepContext& context) = 0;
@@ -48,12 +50,14 @@ class Step {
 struct StepKind {
   std::string_view name, verbs;  // verbs: separated by spaces
   bool (*accepts)(const RecipeItem& item);
-  Result<std::unique_ptr<Step>> (*make)(std::span<const RecipeItem> items, std::span<const std::string> skip);
+  Result<std::unique_ptr<Step>> (*make)(std::span<const RecipeItem> items,
+                                        std::span<const std::string> skip);
 };
 
-#define SPRUN_COMPRESS_STEP(name, verbs)      \
-  bool accepts_##name(const RecipeItem& item); \
-  Result<std::unique_ptr<Step>> make_##name(std::span<const RecipeItem> items, std::span<const std::string> skip);
+#define SPRUN_COMPRESS_STEP(name, verbs)                                       \
+  bool accepts_##name(const RecipeItem& item);                                 \
+  Result<std::unique_ptr<Step>> make_##name(std::span<const RecipeItem> items, \
+                                            std::span<const std::string> skip);
 #include "tools/compress/steps.def"
 #undef SPRUN_COMPRESS_STEP
 

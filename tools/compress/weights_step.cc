@@ -1,8 +1,10 @@
-// The step that changes single weights: zeros by a method of prune_methods.def, int8, or both at once.
+// The step that changes single weights: zeros by a method of prune_methods.def, int8, or both at
+// once.
 //
-// One pass over the linear layers in the order in which they run. Layers with the same input share its statistics;
-// what a layer gets is what its compressed predecessors give. Of several items that match a layer the last of each
-// verb counts. The layer that makes the model's output is pruned only where an item names it.
+// One pass over the linear layers in the order in which they run. Layers with the same input share
+// its statistics; what a layer gets is what its compressed predecessors give. Of several items that
+// match a layer the last of each verb counts. The layer that makes the model's output is pruned
+// only where an item names it.
 #include <algorithm>
 #include <map>
 #include <optional>
@@ -36,7 +38,9 @@ struct Work {
   bool any() const { return prune || int8; }
   std::string action() const {
     std::string text = prune ? prune->text() : "";
-    if (int8) text += std::string(text.empty() ? "" : ", ") + (*int8 == Int8Mode::kDynamic ? "int8" : "int8 static");
+    if (int8)
+      text += std::string(text.empty() ? "" : ", ") +
+              (*int8 == Int8Mode::kDynamic ? "int8" : "int8 static");
     return text;
   }
   // In units of a multiply-add; for the time left.
@@ -54,7 +58,8 @@ struct Group {
 
 class WeightsStep : public Step {
  public:
-  WeightsStep(std::vector<PruneItem> prune, std::vector<Int8Item> int8, std::vector<std::string> skip)
+  WeightsStep(std::vector<PruneItem> prune, std::vector<Int8Item> int8,
+              std::vector<std::string> skip)
       : prune_(std::move(prune)), int8_(std::move(int8)), skip_(std::move(skip)) {}
 
   Status check(const graph::Graph& graph, const Calibration& calibration) const override;
@@ -64,7 +69,8 @@ class WeightsStep : public Step {
   Result<std::vector<Group>> plan(const graph::Graph& graph, Report* report) const;
   void choose(const graph::Graph& graph, Work& work, std::string& note) const;
   bool is_skipped(const LinearLayer& layer) const {
-    return std::any_of(skip_.begin(), skip_.end(), [&](const std::string& p) { return is_named(layer, p); });
+    return std::any_of(skip_.begin(), skip_.end(),
+                       [&](const std::string& p) { return is_named(layer, p); });
   }
 
   std::vector<PruneItem> prune_;
@@ -82,7 +88,8 @@ Status check_patterns(const std::vector<LinearLayer>& layers, const std::string&
     names += fmt::format("\n  {} with weight {}", layers[i].name, layers[i].weight_name);
   }
   if (layers.size() > 8) names += fmt::format("\n  and {} more", layers.size() - 8);
-  return {Code::kUsage, fmt::format("no linear layer is called '{}'; there are:{}", pattern, names)};
+  return {Code::kUsage,
+          fmt::format("no linear layer is called '{}'; there are:{}", pattern, names)};
 }
 
 void WeightsStep::choose(const graph::Graph& graph, Work& work, std::string& note) const {
@@ -120,9 +127,11 @@ Result<std::vector<Group>> WeightsStep::plan(const graph::Graph& graph, Report* 
     Work work{layer, {}, {}};
     std::string note;
     choose(graph, work, note);
-    if (LayerReport* entry = report ? report->find(layer.name) : nullptr; entry && !note.empty()) entry->note = note;
+    if (LayerReport* entry = report ? report->find(layer.name) : nullptr; entry && !note.empty())
+      entry->note = note;
     if (!work.any()) continue;
-    const auto it = std::find_if(groups.begin(), groups.end(), [&](const Group& g) { return g.x == layer.x; });
+    const auto it =
+        std::find_if(groups.begin(), groups.end(), [&](const Group& g) { return g.x == layer.x; });
     Group& group = it != groups.end() ? *it : groups.emplace_back(Group{layer.x, {}});
     group.works.push_back(std::move(work));
   }
@@ -134,9 +143,13 @@ Status WeightsStep::check(const graph::Graph& graph, const Calibration& calibrat
   if (!calibration.empty()) return {};
   for (const Group& group : groups) {
     for (const Work& work : group.works) {
-      if (work.prune && find_prune_method(work.prune->method)->needs == PruneMethod::Needs::kInputs) {
-        return {Code::kUsage, fmt::format("{} needs --calibration; without data only magnitude can prune ({}@magnitude)",
-                                          work.prune->method, work.prune->text().substr(0, work.prune->text().find('@')))};
+      if (work.prune &&
+          find_prune_method(work.prune->method)->needs == PruneMethod::Needs::kInputs) {
+        return {
+            Code::kUsage,
+            fmt::format(
+                "{} needs --calibration; without data only magnitude can prune ({}@magnitude)",
+                work.prune->method, work.prune->text().substr(0, work.prune->text().find('@')))};
       }
       if (work.int8 == Int8Mode::kStatic) return {Code::kUsage, "int8 static needs --calibration"};
     }
@@ -154,7 +167,8 @@ PruneMethod::Needs find_needs(const Work& work) {
 // Runs the groups; owns what they share.
 class Pass {
  public:
-  Pass(StepContext& context, std::vector<Group> groups) : context_(context), groups_(std::move(groups)) {
+  Pass(StepContext& context, std::vector<Group> groups)
+      : context_(context), groups_(std::move(groups)) {
     for (const Group& group : groups_) {
       for (const Work& work : group.works) total_cost_ += work.cost(rows_per_layer());
     }
@@ -164,13 +178,16 @@ class Pass {
     SPRUN_ASSIGN(GramProduct gram, GramProduct::create(context_.pool));
     std::vector<graph::ValueId> inputs;
     for (const Group& group : groups_) inputs.push_back(group.x);
-    ActivationWalk walk(context_.graph, context_.calibration, context_.pool, std::move(inputs), context_.stop);
+    ActivationWalk walk(context_.graph, context_.calibration, context_.pool, std::move(inputs),
+                        context_.stop);
     for (Group& group : groups_) {
       InputStatistics statistics(context_.calibration.empty() ? 0 : group.works[0].layer.k);
       SPRUN_TRY(walk.next([&](size_t batch, const Tensor& x) {
-        const auto rows = unmasked_rows(context_.graph, context_.calibration.batches[batch], x.shape());
-        return gram.add(x, rows, statistics);
-      }).with_context(group.works[0].layer.name));
+                      const auto rows = unmasked_rows(
+                          context_.graph, context_.calibration.batches[batch], x.shape());
+                      return gram.add(x, rows, statistics);
+                    })
+                    .with_context(group.works[0].layer.name));
       for (Work& work : group.works) {
         if (context_.stop.stop_requested()) return {Code::kCancelled, "interrupted"};
         context_.progress(done_cost_ / total_cost_, work.layer.name);
@@ -182,7 +199,9 @@ class Pass {
   }
 
  private:
-  double rows_per_layer() const { return 128 * static_cast<double>(context_.calibration.samples()); }
+  double rows_per_layer() const {
+    return 128 * static_cast<double>(context_.calibration.samples());
+  }
 
   Status compress(Work& work, const InputStatistics& statistics) {
     const Matrix original = read_weight(context_.graph, work.layer);
@@ -201,21 +220,25 @@ class Pass {
     }
     fill_report(work, original, w, statistics, outcome);
     if (!work.int8) return write_weight(context_.graph, work.layer, w);
-    return make_int8(context_.graph, work.layer, w, scales, *work.int8, {statistics.min(), statistics.max()});
+    return make_int8(context_.graph, work.layer, w, scales, *work.int8,
+                     {statistics.min(), statistics.max()});
   }
 
-  void fill_report(const Work& work, const Matrix& original, const Matrix& w, const InputStatistics& statistics,
-                   const PruneOutcome& outcome) {
+  void fill_report(const Work& work, const Matrix& original, const Matrix& w,
+                   const InputStatistics& statistics, const PruneOutcome& outcome) {
     LayerReport* entry = context_.report.find(work.layer.name);
     if (entry == nullptr) return;
     entry->action += (entry->action.empty() ? "" : "; ") + work.action();
     entry->after.zeros = (w.array() == 0).count();
     if (work.int8) entry->after.bytes = w.size() + 4 * w.rows();
     entry->damping = outcome.damping;
-    if (outcome.damping > context_.damping) entry->note = fmt::format("needed damping {:g}", outcome.damping);
+    if (outcome.damping > context_.damping)
+      entry->note = fmt::format("needed damping {:g}", outcome.damping);
     if (statistics.rows() == 0) return;
-    if (statistics.rows() < kFewRows * statistics.k() && find_needs(work) == PruneMethod::Needs::kInputs) {
-      entry->note += fmt::format("{}only {} rows to learn from", entry->note.empty() ? "" : ", ", statistics.rows());
+    if (statistics.rows() < kFewRows * statistics.k() &&
+        find_needs(work) == PruneMethod::Needs::kInputs) {
+      entry->note += fmt::format("{}only {} rows to learn from", entry->note.empty() ? "" : ", ",
+                                 statistics.rows());
     }
     const OutputError error = output_error(statistics, original, w, context_.pool);
     entry->error = error.relative;
@@ -240,7 +263,8 @@ bool accepts_weights(const RecipeItem& item) {
   return item.verb == "prune";
 }
 
-Result<std::unique_ptr<Step>> make_weights(std::span<const RecipeItem> items, std::span<const std::string> skip) {
+Result<std::unique_ptr<Step>> make_weights(std::span<const RecipeItem> items,
+                                           std::span<const std::string> skip) {
   std::vector<PruneItem> prune;
   std::vector<Int8Item> int8;
   for (const RecipeItem& item : items) {
@@ -248,13 +272,16 @@ Result<std::unique_ptr<Step>> make_weights(std::span<const RecipeItem> items, st
       SPRUN_ASSIGN(PruneSpec spec, parse_prune_spec(item.spec));
       prune.push_back({item.layers, std::move(spec)});
     } else if (item.spec == "int8" || item.spec == "int8:dynamic" || item.spec == "int8:static") {
-      int8.push_back({item.layers, item.spec == "int8:static" ? Int8Mode::kStatic : Int8Mode::kDynamic});
+      int8.push_back(
+          {item.layers, item.spec == "int8:static" ? Int8Mode::kStatic : Int8Mode::kDynamic});
     } else {
-      return Status(Code::kUsage, fmt::format("quantize '{}': expected int8, int8:dynamic or int8:static", item.spec));
+      return Status(
+          Code::kUsage,
+          fmt::format("quantize '{}': expected int8, int8:dynamic or int8:static", item.spec));
     }
   }
-  return std::unique_ptr<Step>(
-      std::make_unique<WeightsStep>(std::move(prune), std::move(int8), std::vector<std::string>(skip.begin(), skip.end())));
+  return std::unique_ptr<Step>(std::make_unique<WeightsStep>(
+      std::move(prune), std::move(int8), std::vector<std::string>(skip.begin(), skip.end())));
 }
 
 }  // namespace sprun::compress

@@ -22,7 +22,8 @@ using compress::Calibration;
 
 namespace {
 
-// Elements of the largest integer input (tokens) that run together, and samples for models without one.
+// Elements of the largest integer input (tokens) that run together, and samples for models without
+// one.
 constexpr int64_t kTokensPerBatch = 1024, kSamplesPerBatch = 8, kMaxSamplesPerBatch = 64;
 constexpr int64_t kMaxHeldOut = 64;
 
@@ -44,7 +45,8 @@ std::vector<TensorSpec> specs_of(const graph::Graph& graph) {
     const graph::Value& value = graph.value(v);
     TensorSpec spec{value.name, value.dtype, value.declared.has_value(), {}};
     if (value.declared) {
-      for (const graph::DimInfo& dim : *value.declared) spec.dims.push_back({dim.value, dim.symbol});
+      for (const graph::DimInfo& dim : *value.declared)
+        spec.dims.push_back({dim.value, dim.symbol});
     }
     specs.push_back(std::move(spec));
   }
@@ -54,10 +56,13 @@ std::vector<TensorSpec> specs_of(const graph::Graph& graph) {
 Status check_array(const TensorSpec& spec, const Tensor& t) {
   const std::string expected = fmt::format("{}{}", dtype_name(spec.dtype), spec.shape_string());
   const std::string got = fmt::format("{}{}", dtype_name(t.dtype()), t.shape().to_string());
-  const auto misfit = [&] { return bad(fmt::format("input '{}': expected {}, got {}", spec.name, expected, got)); };
+  const auto misfit = [&] {
+    return bad(fmt::format("input '{}': expected {}, got {}", spec.name, expected, got));
+  };
   if (t.dtype() != spec.dtype) return misfit();
   if (!spec.has_shape) return t.shape().rank() > 0 ? Status() : misfit();
-  if (t.shape().rank() != static_cast<int>(spec.dims.size()) || t.shape().rank() == 0) return misfit();
+  if (t.shape().rank() != static_cast<int>(spec.dims.size()) || t.shape().rank() == 0)
+    return misfit();
   for (int i = 1; i < t.shape().rank(); ++i) {
     const int64_t want = spec.dims[static_cast<size_t>(i)].value;
     if (want >= 0 && want != t.shape()[i]) return misfit();
@@ -79,7 +84,8 @@ Status count_samples(const std::vector<TensorSpec>& specs, SampleSet& set) {
       set.rows_per_sample = rows;
       counted = spec.name;
     } else if (samples != set.samples || rows != set.rows_per_sample) {
-      return bad(fmt::format("input '{}' has {} samples, input '{}' has {}", counted, set.samples, spec.name, samples));
+      return bad(fmt::format("input '{}' has {} samples, input '{}' has {}", counted, set.samples,
+                             spec.name, samples));
     }
   }
   return set.samples > 0 ? Status() : bad("no samples");
@@ -88,7 +94,8 @@ Status count_samples(const std::vector<TensorSpec>& specs, SampleSet& set) {
 Result<SampleSet> make_set(const std::vector<TensorSpec>& specs, std::vector<NamedTensor> tensors) {
   SampleSet set;
   for (NamedTensor& t : tensors) {
-    const bool known = std::any_of(specs.begin(), specs.end(), [&](const TensorSpec& s) { return s.name == t.name; });
+    const bool known = std::any_of(specs.begin(), specs.end(),
+                                   [&](const TensorSpec& s) { return s.name == t.name; });
     if (!known) {
       std::string names;
       for (const TensorSpec& spec : specs) names += (names.empty() ? "" : ", ") + spec.name;
@@ -100,7 +107,8 @@ Result<SampleSet> make_set(const std::vector<TensorSpec>& specs, std::vector<Nam
   return set;
 }
 
-Result<std::vector<SampleSet>> read_sets(const std::vector<TensorSpec>& specs, const std::string& source) {
+Result<std::vector<SampleSet>> read_sets(const std::vector<TensorSpec>& specs,
+                                         const std::string& source) {
   std::vector<std::string> archives;
   std::error_code error;
   if (std::filesystem::is_directory(source, error)) {
@@ -120,16 +128,18 @@ Result<std::vector<SampleSet>> read_sets(const std::vector<TensorSpec>& specs, c
   return sets;
 }
 
-Result<SampleSet> random_set(const graph::Graph& graph, std::vector<TensorSpec> specs, const CalibrationArgs& args,
-                             int64_t samples) {
+Result<SampleSet> random_set(const graph::Graph& graph, std::vector<TensorSpec> specs,
+                             const CalibrationArgs& args, int64_t samples) {
   SPRUN_ASSIGN(DimMap dims, parse_dims(args.dims));
   SPRUN_ASSIGN(DimResolver resolver, DimResolver::create(specs, std::move(dims)));
   SPRUN_TRY(resolver.complete(specs));
-  FillOptions fill{.seed = args.seed, .limits = index_limits(graph), .total_length = resolver.total_length()};
+  FillOptions fill{
+      .seed = args.seed, .limits = index_limits(graph), .total_length = resolver.total_length()};
   std::vector<NamedTensor> tensors;
   for (const TensorSpec& spec : specs) {
     SPRUN_ASSIGN(Shape shape, resolver.shape_of(spec));
-    if (shape.rank() == 0) return bad(fmt::format("input '{}' is a single number: no random samples", spec.name));
+    if (shape.rank() == 0)
+      return bad(fmt::format("input '{}' is a single number: no random samples", spec.name));
     shape[0] *= samples;
     SPRUN_ASSIGN(Tensor tensor, fill_tensor(spec, shape, fill));
     tensors.push_back({spec.name, std::move(tensor)});
@@ -142,10 +152,12 @@ Result<Tensor> gather(const SampleSet& set, const Tensor& array, std::span<const
   Shape shape = array.shape();
   shape[0] = static_cast<int64_t>(refs.size()) * set.rows_per_sample;
   SPRUN_ASSIGN(Tensor part, Tensor::allocate(array.dtype(), shape));
-  const int64_t bytes = set.rows_per_sample * shape.num_elements(1, shape.rank()) * dtype_size(array.dtype());
+  const int64_t bytes =
+      set.rows_per_sample * shape.num_elements(1, shape.rank()) * dtype_size(array.dtype());
   auto* to = static_cast<char*>(part.mutable_view().data);
   for (const SampleRef& ref : refs) {
-    std::memcpy(to, static_cast<const char*>(array.data()) + ref.index * bytes, static_cast<size_t>(bytes));
+    std::memcpy(to, static_cast<const char*>(array.data()) + ref.index * bytes,
+                static_cast<size_t>(bytes));
     to += bytes;
   }
   return part;
@@ -154,20 +166,23 @@ Result<Tensor> gather(const SampleSet& set, const Tensor& array, std::span<const
 bool needs_no_data(const TensorSpec& spec, const Shape& shape) {
   if (shape.num_elements() == 0) return true;
   if (is_float(spec.dtype)) return false;
-  constexpr std::array kWords = {"mask", "position", "token_type", "segment", "seqlens", "total_seq"};
+  constexpr std::array kWords = {"mask",    "position", "token_type",
+                                 "segment", "seqlens",  "total_seq"};
   return std::any_of(kWords.begin(), kWords.end(),
                      [&](const char* word) { return spec.name.find(word) != std::string::npos; });
 }
 
 class BatchMaker {
  public:
-  BatchMaker(const graph::Graph& graph, const std::vector<TensorSpec>& specs, const std::vector<SampleSet>& sets)
+  BatchMaker(const graph::Graph& graph, const std::vector<TensorSpec>& specs,
+             const std::vector<SampleSet>& sets)
       : graph_(graph), specs_(specs), sets_(sets) {}
 
   // Samples of one set run together.
   Status make(std::span<const SampleRef> chosen, std::vector<Batch>& batches) const {
     std::vector<SampleRef> refs(chosen.begin(), chosen.end());
-    std::stable_sort(refs.begin(), refs.end(), [](const SampleRef& a, const SampleRef& b) { return a.set < b.set; });
+    std::stable_sort(refs.begin(), refs.end(),
+                     [](const SampleRef& a, const SampleRef& b) { return a.set < b.set; });
     for (size_t i = 0; i < refs.size();) {
       const SampleSet& set = sets_[refs[i].set];
       const auto limit = static_cast<size_t>(samples_per_batch(set));
@@ -184,13 +199,16 @@ class BatchMaker {
   int64_t samples_per_batch(const SampleSet& set) const {
     // A size that the file fixes is the size of every run.
     for (const TensorSpec& spec : specs_) {
-      if (spec.has_shape && !spec.dims.empty() && spec.dims[0].value > 0 && set.arrays.contains(spec.name)) return 1;
+      if (spec.has_shape && !spec.dims.empty() && spec.dims[0].value > 0 &&
+          set.arrays.contains(spec.name))
+        return 1;
     }
     int64_t tokens = 0;
     for (const auto& [name, array] : set.arrays) {
       if (is_integer(array.dtype())) tokens = std::max(tokens, array.num_elements() / set.samples);
     }
-    return tokens == 0 ? kSamplesPerBatch : std::clamp<int64_t>(kTokensPerBatch / tokens, 1, kMaxSamplesPerBatch);
+    return tokens == 0 ? kSamplesPerBatch
+                       : std::clamp<int64_t>(kTokensPerBatch / tokens, 1, kMaxSamplesPerBatch);
   }
 
   Result<Batch> make_batch(const SampleSet& set, std::span<const SampleRef> refs) const {
@@ -210,14 +228,16 @@ class BatchMaker {
     SPRUN_TRY(resolver.complete(missing));
     Batch batch;
     batch.samples = static_cast<int64_t>(refs.size());
-    const FillOptions fill{.limits = index_limits(graph_), .total_length = std::max<int64_t>(resolver.total_length(), 1)};
+    const FillOptions fill{.limits = index_limits(graph_),
+                           .total_length = std::max<int64_t>(resolver.total_length(), 1)};
     for (const TensorSpec& spec : specs_) {
       if (const auto it = given.find(spec.name); it != given.end()) {
         batch.inputs.push_back(it->second);
         continue;
       }
       SPRUN_ASSIGN(const Shape shape, resolver.shape_of(spec));
-      if (!needs_no_data(spec, shape)) return bad(fmt::format("no array for input '{}'", spec.name));
+      if (!needs_no_data(spec, shape))
+        return bad(fmt::format("no array for input '{}'", spec.name));
       SPRUN_ASSIGN(Tensor tensor, fill_tensor(spec, shape, fill));
       batch.inputs.push_back(std::move(tensor));
     }
@@ -256,7 +276,8 @@ Result<Tensor> concatenated(const std::vector<Tensor>& parts) {
 
 // Samples of one length become one set.
 Result<Samples> text_sets(const std::vector<TensorSpec>& specs, const CalibrationArgs& args) {
-  const TextSamples text{args.source, args.tokenizer, args.length, args.samples + held_out_of(args.samples * 8 / 7 + 1)};
+  const TextSamples text{args.source, args.tokenizer, args.length,
+                         args.samples + held_out_of(args.samples * 8 / 7 + 1)};
   SPRUN_ASSIGN(const auto samples, text_samples(text, specs));
   Samples result;
   std::map<int64_t, std::map<std::string, std::vector<Tensor>>> by_length;
@@ -280,10 +301,12 @@ Result<Samples> text_sets(const std::vector<TensorSpec>& specs, const Calibratio
   return result;
 }
 
-Result<Samples> read_samples(const graph::Graph& graph, const std::vector<TensorSpec>& specs, const CalibrationArgs& args) {
+Result<Samples> read_samples(const graph::Graph& graph, const std::vector<TensorSpec>& specs,
+                             const CalibrationArgs& args) {
   Samples samples;
   if (args.source == "random") {
-    SPRUN_ASSIGN(SampleSet set, random_set(graph, specs, args, args.samples + held_out_of(args.samples)));
+    SPRUN_ASSIGN(SampleSet set,
+                 random_set(graph, specs, args, args.samples + held_out_of(args.samples)));
     samples.add(std::move(set));
     return samples;
   }
@@ -308,8 +331,9 @@ Result<Calibration> load_calibration(const graph::Graph& graph, const Calibratio
   const std::span all(samples.refs);
   SPRUN_TRY(maker.make(all.first(static_cast<size_t>(used)), calibration.batches));
   SPRUN_TRY(maker.make(all.last(static_cast<size_t>(held_out)), calibration.held_out));
-  calibration.source = args.source == "random" ? fmt::format("random, seed {}", args.seed)
-                                               : std::filesystem::path(args.source).filename().string();
+  calibration.source = args.source == "random"
+                           ? fmt::format("random, seed {}", args.seed)
+                           : std::filesystem::path(args.source).filename().string();
   return calibration;
 }
 

@@ -27,12 +27,15 @@ struct CalibrationArgs {
 //   DIR        NAME.npy files likewise, or .npz files, each with samples of one shape
 //   FILE.txt   a sample a line, by the tokenizer; longer lines are cut
 //   random     made up, for trying things out: says nothing about real data
-// Inputs that are missing are made where that needs no data: empty ones (caches), masks (1), positions, token types (0).
-// An eighth of the samples, 1 to 64 of the last ones, are kept for judging; of the others the first `samples` are used.
-// kBadInput naming the array that does not fit.
-Result<compress::Calibration> load_calibration(const graph::Graph& graph, const CalibrationArgs& args);
+// Inputs that are missing are made where that needs no data: empty ones (caches), masks (1),
+// positions, token types (0). An eighth of the samples, 1 to 64 of the last ones, are kept for
+// judging; of the others the first `samples` are used. kBadInput naming the array that does not
+// fit.
+Result<compress::Calibration> load_calibration(const graph::Graph& graph,
+                                               const CalibrationArgs& args);
 
 // The first sample of the held-out data.
-Result<compress::Batch> first_sample(const graph::Graph& graph, const compress::Calibration& calibration);
+Result<compress::Batch> first_sample(const graph::Graph& graph,
+                                     const compress::Calibration& calibration);
 
 }  // namespace sprun::tools

@@ -47,7 +47,8 @@ Result<Tensor> row(const TensorSpec& spec, const std::vector<int64_t>& values, i
 
 class SampleMaker {
  public:
-  SampleMaker(const TextSamples& text, const TensorSpec& ids, const TensorSpec* mask) : ids_(ids), mask_(mask) {
+  SampleMaker(const TextSamples& text, const TensorSpec& ids, const TensorSpec* mask)
+      : ids_(ids), mask_(mask) {
     fixed_ = ids.dims[1].value;
     most_ = fixed_ > 0 ? fixed_ : text.length;
   }
@@ -78,19 +79,25 @@ class SampleMaker {
 
 }  // namespace
 
-Result<std::vector<std::vector<NamedTensor>>> text_samples(const TextSamples& text, const std::vector<TensorSpec>& specs) {
+Result<std::vector<std::vector<NamedTensor>>> text_samples(const TextSamples& text,
+                                                           const std::vector<TensorSpec>& specs) {
   const TensorSpec* ids_spec = find_ids(specs);
-  if (ids_spec == nullptr) return Status(Code::kUsage, "calibration with text: no input of the model looks like token ids");
+  if (ids_spec == nullptr)
+    return Status(Code::kUsage,
+                  "calibration with text: no input of the model looks like token ids");
   SPRUN_ASSIGN(const Tokenizer tokenizer, Tokenizer::load(text.tokenizer));
   std::ifstream file(text.path, std::ios::binary);
   if (!file) return Status(Code::kBadInput, "calibration: cannot read " + text.path);
   const SampleMaker maker(text, *ids_spec, find_mask(specs));
   std::vector<std::vector<NamedTensor>> samples;
-  for (std::string line; static_cast<int64_t>(samples.size()) < text.count && std::getline(file, line);) {
+  for (std::string line;
+       static_cast<int64_t>(samples.size()) < text.count && std::getline(file, line);) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     SPRUN_ASSIGN(const std::vector<int64_t> ids, tokenizer.encode(line));
-    for (auto at = ids.begin(); at != ids.end() && static_cast<int64_t>(samples.size()) < text.count;) {
-      const auto end = at + std::min<ptrdiff_t>(ids.end() - at, static_cast<ptrdiff_t>(maker.most()));
+    for (auto at = ids.begin();
+         at != ids.end() && static_cast<int64_t>(samples.size()) < text.count;) {
+      const auto end =
+          at + std::min<ptrdiff_t>(ids.end() - at, static_cast<ptrdiff_t>(maker.most()));
       SPRUN_ASSIGN(std::vector<NamedTensor> sample, maker.make({at, end}));
       samples.push_back(std::move(sample));
       at = end;

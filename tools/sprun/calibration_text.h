@@ -17,9 +17,11 @@ struct TextSamples {
   int64_t count = 0;            // most samples
 };
 
-// Samples in the order of the file, each with a leading axis of 1: the ids, and a mask where the model takes one. A line
-// is a sample; a longer one is cut. With a mask they are padded to a multiple of 32 tokens, so that few shapes remain.
-// kUsage if no input looks like token ids; kBadInput for text without tokens, ids that the model has no row for.
-Result<std::vector<std::vector<NamedTensor>>> text_samples(const TextSamples& text, const std::vector<TensorSpec>& specs);
+// Samples in the order of the file, each with a leading axis of 1: the ids, and a mask where the
+// model takes one. A line is a sample; a longer one is cut. With a mask they are padded to a
+// multiple of 32 tokens, so that few shapes remain. kUsage if no input looks like token ids;
+// kBadInput for text without tokens, ids that the model has no row for.
+Result<std::vector<std::vector<NamedTensor>>> text_samples(const TextSamples& text,
+                                                           const std::vector<TensorSpec>& specs);
 
 }  // namespace sprun::tools

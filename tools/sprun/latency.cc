@@ -19,7 +19,8 @@ double spread(const std::vector<double>& times, double median) {
 std::string shapes_of(const std::vector<NamedTensor>& inputs) {
   std::string text;
   for (const NamedTensor& input : inputs)
-    text += fmt::format("{}{}{}", text.empty() ? "" : " ", input.name, input.tensor.shape().to_string());
+    text += fmt::format("{}{}{}", text.empty() ? "" : " ", input.name,
+                        input.tensor.shape().to_string());
   return text;
 }
 
@@ -27,11 +28,12 @@ std::string shapes_of(const std::vector<NamedTensor>& inputs) {
 
 Result<compress::LatencyReport> compare_latency(const std::shared_ptr<const Model>& before,
                                                 const std::shared_ptr<const Model>& after,
-                                                const std::vector<NamedTensor>& inputs, int num_threads,
-                                                double seconds) {
+                                                const std::vector<NamedTensor>& inputs,
+                                                int num_threads, double seconds) {
   SPRUN_ASSIGN(Session a, bound_session(before, inputs, num_threads));
   SPRUN_ASSIGN(Session b, bound_session(after, inputs, num_threads));
-  for (Session* session : {&a, &b, &a, &b}) SPRUN_TRY(timed_run(*session).status());  // plans, packs, warms
+  for (Session* session : {&a, &b, &a, &b})
+    SPRUN_TRY(timed_run(*session).status());  // plans, packs, warms
   std::vector<double> times_a, times_b;
   const auto start = std::chrono::steady_clock::now();
   for (int run = 0; run < kMaxRuns && (run < kMinRuns || ms_since(start) < 1000 * seconds); ++run) {

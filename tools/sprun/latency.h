@@ -14,7 +14,7 @@ namespace sprun::tools {
 // At least 5 runs of each and at most 200, for about `seconds` in total.
 Result<compress::LatencyReport> compare_latency(const std::shared_ptr<const Model>& before,
                                                 const std::shared_ptr<const Model>& after,
-                                                const std::vector<NamedTensor>& inputs, int num_threads,
-                                                double seconds);
+                                                const std::vector<NamedTensor>& inputs,
+                                                int num_threads, double seconds);
 
 }  // namespace sprun::tools

@@ -1,5 +1,5 @@
-// The pruning methods against plain double implementations that are derived another way: SparseGPT by explicit
-// elimination from the inverse of H instead of a Cholesky factor.
+// The pruning methods against plain double implementations that are derived another way: SparseGPT
+// by explicit elimination from the inverse of H instead of a Cholesky factor.
 #include "tools/compress/prune.h"
 
 #include <gtest/gtest.h>
@@ -20,15 +20,26 @@ struct Case {
   int64_t n, k;
   const char* spec;
 };
-std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.n << "x" << c.k << " " << c.spec; }
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << c.n << "x" << c.k << " " << c.spec;
+}
 
-constexpr Case kSparseGptCases[] = {
-    {16, 24, "unstructured:0.5"}, {12, 300, "unstructured:0.7"}, {24, 64, "4x1:0.5"},   {30, 130, "4x1:0.9"},
-    {8, 160, "1x4:0.5"},          {32, 140, "16x4:0.6"},         {33, 131, "16x4:0.5"}, {40, 96, "32x32:0.5"},
-    {7, 128, "2:4"},              {5, 129, "1:4"},               {6, 200, "4:8"},       {1, 1, "unstructured:0.5"},
-    {10, 256, "16x1:0"}};
+constexpr Case kSparseGptCases[] = {{16, 24, "unstructured:0.5"},
+                                    {12, 300, "unstructured:0.7"},
+                                    {24, 64, "4x1:0.5"},
+                                    {30, 130, "4x1:0.9"},
+                                    {8, 160, "1x4:0.5"},
+                                    {32, 140, "16x4:0.6"},
+                                    {33, 131, "16x4:0.5"},
+                                    {40, 96, "32x32:0.5"},
+                                    {7, 128, "2:4"},
+                                    {5, 129, "1:4"},
+                                    {6, 200, "4:8"},
+                                    {1, 1, "unstructured:0.5"},
+                                    {10, 256, "16x1:0"}};
 
-// What removing columns S of a row costs, and what it does to the rest, from the inverse of what remains of H.
+// What removing columns S of a row costs, and what it does to the rest, from the inverse of what
+// remains of H.
 class Naive {
  public:
   Naive(const Matrix& h, double damping, const PruneSpec& spec, Matrix& w) : spec_(spec), w_(w) {
@@ -42,7 +53,8 @@ class Naive {
 
   void run() {
     const Pattern& p = spec_.pattern;
-    const int64_t unit = p.is_n_of_m() ? p.of : p.cols, panel = std::max<int64_t>(128 - 128 % unit, unit);
+    const int64_t unit = p.is_n_of_m() ? p.of : p.cols,
+                  panel = std::max<int64_t>(128 - 128 % unit, unit);
     int64_t done = 0;
     for (int64_t first = 0; first < w_.cols(); first += panel) {
       const int64_t end = std::min(first + panel, w_.cols());
@@ -77,16 +89,19 @@ class Naive {
     for (int64_t r = 0; r < w_.rows(); r += p.rows) {
       for (int64_t c = first; c < end; c += p.cols) {
         double sum = 0;
-        for (int64_t i = r; i < std::min(r + p.rows, w_.rows()); ++i) sum += cost(i, c, std::min(p.cols, end - c));
+        for (int64_t i = r; i < std::min(r + p.rows, w_.rows()); ++i)
+          sum += cost(i, c, std::min(p.cols, end - c));
         blocks.push_back({sum, r, c});
       }
     }
     const int64_t up = (w_.rows() + p.rows - 1) / p.rows, across = (end + p.cols - 1) / p.cols;
     const int64_t target = std::llround(spec_.sparsity * static_cast<double>(up * across));
-    std::sort(blocks.begin(), blocks.end(), [](const Block& a, const Block& b) { return a.cost < b.cost; });
+    std::sort(blocks.begin(), blocks.end(),
+              [](const Block& a, const Block& b) { return a.cost < b.cost; });
     for (int64_t b = 0; b < target - done; ++b) {
       for (int64_t r = blocks[b].row; r < std::min(blocks[b].row + p.rows, w_.rows()); ++r) {
-        for (int64_t c = blocks[b].col; c < std::min(blocks[b].col + p.cols, end); ++c) zero(r, c) = 1;
+        for (int64_t c = blocks[b].col; c < std::min(blocks[b].col + p.cols, end); ++c)
+          zero(r, c) = 1;
       }
     }
     return target;
@@ -109,7 +124,8 @@ class Naive {
 };
 
 double agreement(const Matrix& a, const Matrix& b) {
-  return static_cast<double>(((a.array() == 0) == (b.array() == 0)).count()) / static_cast<double>(a.size());
+  return static_cast<double>(((a.array() == 0) == (b.array() == 0)).count()) /
+         static_cast<double>(a.size());
 }
 
 class SparseGpt : public testing::TestWithParam<Case> {};
@@ -118,7 +134,8 @@ TEST_P(SparseGpt, AgreesWithExplicitElimination) {
   const Case& c = GetParam();
   ThreadPool pool(2);
   const InputStatistics inputs = statistics_of(random_inputs(2 * c.k + 5, c.k, 3));
-  PruneProblem problem{parse_prune_spec(std::string(c.spec) + "@sparsegpt").value(), &inputs, 0.01, {}, &pool};
+  PruneProblem problem{
+      parse_prune_spec(std::string(c.spec) + "@sparsegpt").value(), &inputs, 0.01, {}, &pool};
   const Matrix original = random_matrix(c.n, c.k, 4);
   Matrix got = original, want = original;
   PruneOutcome outcome;
@@ -135,7 +152,8 @@ TEST(SparseGpt, RoundsInTheSamePassAndKeepsZeros) {
   ThreadPool pool(1);
   const InputStatistics inputs = statistics_of(random_inputs(300, 96, 5));
   const Matrix original = random_matrix(20, 96, 6);
-  PruneProblem problem{parse_prune_spec("unstructured:0.5@sparsegpt").value(), &inputs, 0.01, int8_scales(original), &pool};
+  PruneProblem problem{parse_prune_spec("unstructured:0.5@sparsegpt").value(), &inputs, 0.01,
+                       int8_scales(original), &pool};
   Matrix joint = original;
   PruneOutcome outcome;
   prune_sparsegpt(problem, joint, outcome).value();
@@ -158,7 +176,8 @@ TEST(SparseGpt, InputsThatAreAlwaysZeroAndSingularInputsAreFine) {
   Matrix x = random_inputs(20, 48, 7);  // fewer rows than columns
   x.col(5).setZero();
   const InputStatistics inputs = statistics_of(x);
-  PruneProblem problem{parse_prune_spec("unstructured:0.5@sparsegpt").value(), &inputs, 0, {}, &pool};
+  PruneProblem problem{
+      parse_prune_spec("unstructured:0.5@sparsegpt").value(), &inputs, 0, {}, &pool};
   Matrix w = random_matrix(8, 48, 8);
   PruneOutcome outcome;
   prune_sparsegpt(problem, w, outcome).value();
@@ -198,7 +217,8 @@ TEST(Wanda, KeepsTheLargestProductsOfEachOutput) {
           const double score = std::abs(original(r, j)) * norms[j];
           EXPECT_TRUE(w(r, j) == 0 || w(r, j) == original(r, j));
           count += w(r, j) != 0;
-          (w(r, j) == 0 ? lost : left) = w(r, j) == 0 ? std::max(lost, score) : std::min(left, score);
+          (w(r, j) == 0 ? lost : left) =
+              w(r, j) == 0 ? std::max(lost, score) : std::min(left, score);
         }
         EXPECT_EQ(count, kept);
         EXPECT_LE(lost, left * (1 + 1e-5));
@@ -219,7 +239,8 @@ TEST(Magnitude, ZeroesWholeBlocksWithTheSmallestNorms) {
   for (int64_t r = 0; r < 18; r += 4) {
     for (int64_t c = 0; c < 10; ++c) {
       const int64_t rows = std::min<int64_t>(4, 18 - r);
-      const double before = original.block(r, c, rows, 1).squaredNorm(), after = w.block(r, c, rows, 1).squaredNorm();
+      const double before = original.block(r, c, rows, 1).squaredNorm(),
+                   after = w.block(r, c, rows, 1).squaredNorm();
       EXPECT_TRUE(after == 0 || after == before);
       zeros += after == 0;
       (after == 0 ? lost : left) = after == 0 ? std::max(lost, before) : std::min(left, before);
@@ -235,7 +256,11 @@ TEST(Methods, AtEqualSparsityEachUsesMoreOfTheDataAndLosesLess) {
   const Matrix original = random_matrix(64, 128, 14);
   std::vector<double> errors;
   for (const char* method : {"magnitude", "wanda", "sparsegpt"}) {
-    PruneProblem problem{parse_prune_spec(std::string("unstructured:0.6@") + method).value(), &inputs, 0.01, {}, &pool};
+    PruneProblem problem{parse_prune_spec(std::string("unstructured:0.6@") + method).value(),
+                         &inputs,
+                         0.01,
+                         {},
+                         &pool};
     Matrix w = original;
     PruneOutcome outcome;
     find_prune_method(method)->run(problem, w, outcome).value();
@@ -256,8 +281,9 @@ TEST(OutputError, IsThatOfTheProducts) {
 }
 
 TEST(PruneSpec, RefusesWhatMakesNoSense) {
-  for (const char* text : {"", "4x1", "4x1:1", "4x1:-0.1", "4x1:nan", "0x1:0.5", "4x:0.5", "4:2", "65x1:0.5", "4x1:0.5@best",
-                           "dense:0.5", "4x1:0.5x", "2:4:0.5@", "99999999999999999999x1:0.5"}) {
+  for (const char* text :
+       {"", "4x1", "4x1:1", "4x1:-0.1", "4x1:nan", "0x1:0.5", "4x:0.5", "4:2", "65x1:0.5",
+        "4x1:0.5@best", "dense:0.5", "4x1:0.5x", "2:4:0.5@", "99999999999999999999x1:0.5"}) {
     const auto spec = parse_prune_spec(text);
     EXPECT_EQ(spec.ok() ? Code::kOk : spec.status().code(), Code::kUsage) << text;
   }

@@ -26,15 +26,18 @@ inline Matrix random_matrix(int64_t rows, int64_t cols, uint64_t seed) {
 // Rows with correlated columns of different sizes, as activations have.
 inline Matrix random_inputs(int64_t rows, int64_t k, uint64_t seed) {
   const Matrix mix = random_matrix(k, k, seed + 1);
-  Matrix x = random_matrix(rows, k, seed) * (Matrix::Identity(k, k) + 0.3 * mix / std::sqrt(static_cast<double>(k)));
+  Matrix x = random_matrix(rows, k, seed) *
+             (Matrix::Identity(k, k) + 0.3 * mix / std::sqrt(static_cast<double>(k)));
   for (int64_t j = 0; j < k; ++j) x.col(j) *= 0.2 + 0.1 * static_cast<double>(j % 17);
   return x;
 }
 
 inline InputStatistics statistics_of(const Matrix& x) {
   InputStatistics statistics(x.cols());
-  const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> gram = (x.transpose() * x).cast<float>();
-  statistics.add(x.rows(), gram.data(), static_cast<float>(x.minCoeff()), static_cast<float>(x.maxCoeff()));
+  const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> gram =
+      (x.transpose() * x).cast<float>();
+  statistics.add(x.rows(), gram.data(), static_cast<float>(x.minCoeff()),
+                 static_cast<float>(x.maxCoeff()));
   return statistics;
 }
 
@@ -52,8 +55,8 @@ inline Matrix matrix_of(const Tensor& t) {
   return m;
 }
 
-inline graph::ValueId add_op(graph::Graph& g, const std::string& op, std::vector<graph::ValueId> inputs,
-                             const std::string& name) {
+inline graph::ValueId add_op(graph::Graph& g, const std::string& op,
+                             std::vector<graph::ValueId> inputs, const std::string& name) {
   const graph::NodeId n = g.add_node("", op, 13, std::move(inputs), {name + "_out"});
   g.node(n).name = name;
   g.node(n).def = graph::find_op("", op, 13);
@@ -63,7 +66,8 @@ inline graph::ValueId add_op(graph::Graph& g, const std::string& op, std::vector
 // y = W2 relu(W1 x) + x W3 with inputs x[batch, 24]; layers "first", "second", "side".
 inline graph::Graph small_graph(uint64_t seed) {
   graph::Graph g;
-  const auto x = g.add_input("x", DType::kF32, std::vector<graph::DimInfo>{{-1, "batch"}, {24, ""}});
+  const auto x =
+      g.add_input("x", DType::kF32, std::vector<graph::DimInfo>{{-1, "batch"}, {24, ""}});
   const auto w1 = g.add_constant("w1", tensor_of(random_matrix(24, 40, seed)));
   const auto w2 = g.add_constant("w2", tensor_of(random_matrix(40, 16, seed + 1)));
   const auto w3 = g.add_constant("w3", tensor_of(random_matrix(24, 16, seed + 2)));

@@ -21,7 +21,8 @@ graph::OnnxModel small_model(uint64_t seed = 1) {
   return model;
 }
 
-Result<Report> compress(graph::OnnxModel& model, const std::string& recipe_text, const Calibration& calibration = {}) {
+Result<Report> compress(graph::OnnxModel& model, const std::string& recipe_text,
+                        const Calibration& calibration = {}) {
   Recipe recipe;
   SPRUN_TRY(read_recipe(recipe_text, recipe));
   ThreadPool pool(2);
@@ -32,14 +33,17 @@ Matrix weight(const graph::OnnxModel& model, const std::string& name) {
   return matrix_of(*model.graph->constant(model.graph->find_value(name)));
 }
 
-double zeros(const Matrix& m) { return static_cast<double>((m.array() == 0).count()) / static_cast<double>(m.size()); }
+double zeros(const Matrix& m) {
+  return static_cast<double>((m.array() == 0).count()) / static_cast<double>(m.size());
+}
 
 TEST(WeightsStep, NothingAskedForChangesNothing) {
   for (const char* recipe : {R"({})", R"({"steps": [{"prune": "unstructured:0"}]})",
                              R"({"steps": [{"prune": "4x1:0.5@magnitude"}], "skip": ["*"]})"}) {
     graph::OnnxModel model = small_model(), original = small_model();
     const Report report = compress(model, recipe, small_calibration(2, 40, 5)).value();
-    for (const char* name : {"w1", "w2", "w3"}) EXPECT_EQ(weight(model, name), weight(original, name)) << recipe;
+    for (const char* name : {"w1", "w2", "w3"})
+      EXPECT_EQ(weight(model, name), weight(original, name)) << recipe;
     EXPECT_EQ(report.outputs.at(0).relative_error, 0);
     EXPECT_EQ(report.before().macs, report.after().macs);
   }
@@ -48,11 +52,13 @@ TEST(WeightsStep, NothingAskedForChangesNothing) {
 TEST(WeightsStep, TheLastMatchOfALayerCountsAndSkipWins) {
   graph::OnnxModel model = small_model();
   const Report report = compress(model, R"({"steps": [{"prune": "unstructured:0.5@magnitude"},
-      {"prune": "2:4@magnitude", "layers": "sec*"}], "skip": ["side"]})").value();
+      {"prune": "2:4@magnitude", "layers": "sec*"}], "skip": ["side"]})")
+                            .value();
   EXPECT_DOUBLE_EQ(zeros(weight(model, "w1")), 0.5);
   const Matrix second = weight(model, "w2").transpose();
   for (int64_t r = 0; r < second.rows(); ++r) {
-    for (int64_t c = 0; c < second.cols(); c += 4) EXPECT_EQ((second.row(r).segment(c, 4).array() != 0).count(), 2);
+    for (int64_t c = 0; c < second.cols(); c += 4)
+      EXPECT_EQ((second.row(r).segment(c, 4).array() != 0).count(), 2);
   }
   EXPECT_EQ(zeros(weight(model, "w3")), 0);
   EXPECT_EQ(report.layers.at(0).action, "unstructured:0.5@magnitude");
@@ -76,11 +82,13 @@ TEST(WeightsStep, EveryLayerLearnsFromWhatItsCompressedPredecessorsGive) {
       if (layer.x != expected.graph->inputs()[0]) {
         const graph::ValueId from[] = {expected.graph->inputs()[0]}, to[] = {layer.x};
         GraphRunner runner =
-            GraphRunner::create(*extract_part(*expected.graph, from, to), pool, SparseMode::kOff).value();
+            GraphRunner::create(*extract_part(*expected.graph, from, to), pool, SparseMode::kOff)
+                .value();
         const ConstTensorView view = batch.inputs[0].view();
         x = matrix_of(runner.run({&view, 1}).value().at(0));
       }
-      const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> gram = (x.transpose() * x).cast<float>();
+      const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> gram =
+          (x.transpose() * x).cast<float>();
       statistics.add(x.rows(), gram.data(), 0, 0);
     }
     Matrix w = read_weight(*expected.graph, layer);
@@ -99,7 +107,9 @@ TEST(WeightsStep, Int8RunsAndStaysClose) {
   for (const char* mode : {"int8", "int8:static"}) {
     graph::OnnxModel model = small_model();
     const Report report =
-        compress(model, std::string(R"({"steps": [{"quantize": ")") + mode + R"("}]})", small_calibration(4, 64, 9)).value();
+        compress(model, std::string(R"({"steps": [{"quantize": ")") + mode + R"("}]})",
+                 small_calibration(4, 64, 9))
+            .value();
     EXPECT_GT(report.outputs.at(0).cosine, 0.995) << mode;
     EXPECT_LT(report.outputs.at(0).cosine, 1) << mode;
     int products = 0, quantizers = 0;
@@ -116,8 +126,10 @@ TEST(WeightsStep, Int8RunsAndStaysClose) {
 
 TEST(WeightsStep, PrunedAndQuantisedZerosStayZero) {
   graph::OnnxModel model = small_model();
-  const Report report = compress(model, R"({"steps": [{"prune": "4x1:0.5"}, {"quantize": "int8"}]})",
-                                 small_calibration(4, 64, 9)).value();
+  const Report report =
+      compress(model, R"({"steps": [{"prune": "4x1:0.5"}, {"quantize": "int8"}]})",
+               small_calibration(4, 64, 9))
+          .value();
   for (const LayerReport& layer : report.layers) {
     EXPECT_GE(layer.after.zeros, layer.after.parameters() / 2) << layer.name;
     EXPECT_EQ(layer.action, "4x1:0.5@sparsegpt, int8");
@@ -143,7 +155,9 @@ TEST(WeightsStep, TheOutputLayerIsPrunedOnlyWhenNamed) {
     model.graph->set_outputs({model.graph->find_value("sum_out")});
     model.graph->set_outputs({model.graph->find_value("first_out")});
     const std::string layers = named ? R"(, "layers": "first")" : "";
-    const Report report = compress(model, R"({"steps": [{"prune": "unstructured:0.5@magnitude")" + layers + "}]}").value();
+    const Report report =
+        compress(model, R"({"steps": [{"prune": "unstructured:0.5@magnitude")" + layers + "}]}")
+            .value();
     EXPECT_EQ(zeros(weight(model, "w1")), named ? 0.5 : 0);
     EXPECT_EQ(report.layers.at(0).note.empty(), named);
   }
@@ -153,7 +167,8 @@ TEST(WeightsStep, MistakesAreNamedBeforeAnythingRuns) {
   const std::pair<const char*, const char*> cases[] = {
       {R"({"steps": [{"prune": "4x1:0.5"}]})", "--calibration"},
       {R"({"steps": [{"quantize": "int8:static"}]})", "--calibration"},
-      {R"({"steps": [{"prune": "4x1:0.5@magnitude", "layers": "third"}]})", "no linear layer is called 'third'"},
+      {R"({"steps": [{"prune": "4x1:0.5@magnitude", "layers": "third"}]})",
+       "no linear layer is called 'third'"},
       {R"({"steps": [{"prune": "4x1:0.5@magnitude"}], "skip": ["nobody"]})", "nobody"},
       {R"({"steps": [{"prune": "4x1:1.5@magnitude"}]})", "1.5"},
       {R"({"steps": [{"quantize": "int3"}]})", "int3"},
@@ -185,7 +200,8 @@ TEST(WeightsStep, StopsWhenAsked) {
 
 TEST(Recipe, ReadsWhatItWrites) {
   Recipe recipe;
-  const std::string text = R"({"steps":[{"prune":"16x4:0.8","layers":"*ffn*"},{"quantize":"int8"}],"skip":["a*"]})";
+  const std::string text =
+      R"({"steps":[{"prune":"16x4:0.8","layers":"*ffn*"},{"quantize":"int8"}],"skip":["a*"]})";
   read_recipe(text, recipe).value();
   EXPECT_EQ(recipe_json(recipe), text);
   EXPECT_EQ(parse_recipe_item("prune", "a=b*=2:4").value().layers, "a=b*");
