@@ -3,7 +3,7 @@
 
     generate_like_onnxruntime.py SPRUN [MODEL.onnx ...] [--tokens 64] [--kv f32]
 
-Without models: every decoder of ../shared/models, and GroupQueryAttention decoders that it makes with random weights.
+Without models: every decoder of ../shared/models and tools/bytelm, and GroupQueryAttention decoders that it makes with random weights.
 Prints one line a model and exits 1 if any token differs in f32. With --kv bf16 or int8 it prints the share of steps with
 the same first choice given the same text instead. Needs numpy, onnx and onnxruntime.
 """
@@ -25,6 +25,8 @@ DECODERS = ["stories260k/model.onnx", "stories260k/model_no_cache.onnx", "storie
             "exported-random/gpt2-past-op13/model.onnx", "exported-random/gemma-like-past-op14/model.onnx",
             "graphs-ort-genai/tiny-random-gpt2-fp32_past/model.onnx",
             "graphs-ort-genai/tiny-random-lfm2-fp32_decoder/model.onnx"]
+OWN = pathlib.Path(__file__).resolve().parents[2] / "tools" / "bytelm"
+OWN_DECODERS = ["spark/model.onnx", "dense/model.onnx", "spark/model_no_cache.onnx"]
 PROMPT = [5, 17, 3, 99, 42, 8]
 TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32, "tensor(bool)": np.bool_}
 
@@ -151,7 +153,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         models = {path: path for path in args.models}
         if not models:
-            models = {name: SHARED / name for name in DECODERS}
+            models = {name: SHARED / name for name in DECODERS if (SHARED / name).exists()}
+            models |= {f"bytelm/{name}": OWN / name for name in OWN_DECODERS}
             for name, options in VARIANTS.items():
                 models[f"GroupQueryAttention, {name}"] = pathlib.Path(folder) / f"{len(models)}.onnx"
                 group_query_decoder(models[f"GroupQueryAttention, {name}"], **options)
