@@ -74,7 +74,7 @@ ValueId columns(Graph& graph, ValueId x, int64_t begin, int64_t width, const std
     tensor.mutable_view().as<int64_t>()[0] = value;
     return graph.add_constant(graph.unique_name(name + "/" + what), std::move(tensor));
   };
-  const Shape& shape = *graph.value(x).shape;
+  const Shape shape = *graph.value(x).shape;  // a copy: adding values moves them
   const std::vector<ValueId> inputs = {x, ints("begin", begin), ints("end", begin + width), ints("axis", 2)};
   return add_op(graph, "", "Slice", 13, inputs, name, Shape{shape[0], shape[1], width});
 }

@@ -65,7 +65,7 @@ bool keep_last_row(Graph& graph, int64_t tokens) {
   if (tokens < 2 || head.empty()) return false;
   const NodeId first = head.back();
   const ValueId rows = graph.node(first).inputs[0];
-  const auto& shape = graph.value(rows).shape;
+  const auto shape = graph.value(rows).shape;  // a copy: adding values moves them
   if (!shape || shape->rank() < 2 || (*shape)[shape->rank() - 2] != tokens) return false;
   const auto ints = [&](const char* what, int64_t value) {
     Tensor tensor = Tensor::zeros(DType::kS64, Shape{1}).value();

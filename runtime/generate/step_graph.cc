@@ -222,7 +222,7 @@ Result<StepGraph> StepGraphBuilder::build(int64_t past) const {
   StepGraph step;
   SPRUN_ASSIGN(step.graph, specialise(past, tokens_));
   Graph& graph = step.graph;
-  const auto add_input = [&](const std::string& name, DType dtype, const Shape& shape) {
+  const auto add_input = [&](const std::string& name, DType dtype, Shape shape) {  // adding values moves them
     const ValueId v = graph.add_input(graph.unique_name(name), dtype, std::nullopt);
     graph.value(v).shape = shape;
     return v;
