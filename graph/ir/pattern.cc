@@ -68,6 +68,23 @@ NodeId take_over(Graph& graph, ValueId v, std::string_view domain, std::string_v
   return made;
 }
 
+Result<ValueId> add_slice(Graph& graph, ValueId x, int axis, int64_t begin, int64_t end, const std::string& name) {
+  std::vector<ValueId> inputs = {x};
+  for (const int64_t value : {begin, end, int64_t{axis}}) {
+    SPRUN_ASSIGN(Tensor tensor, Tensor::allocate(DType::kS64, Shape{1}));
+    tensor.mutable_view().as<int64_t>()[0] = value;
+    inputs.push_back(graph.add_constant(graph.unique_name(name + "/bound"), std::move(tensor)));
+  }
+  const NodeId n = graph.add_node("", "Slice", 13, std::move(inputs), {graph.unique_name(name)});
+  graph.node(n).name = name;
+  graph.node(n).def = find_op("", "Slice", 13);
+  const ValueId cut = graph.node(n).outputs[0];
+  graph.value(cut).dtype = graph.value(x).dtype;
+  graph.value(cut).shape = graph.value(x).shape;
+  (*graph.value(cut).shape)[axis] = end - begin;
+  return cut;
+}
+
 void remove_if_unused(Graph& graph, NodeId n) {
   std::vector<NodeId> pending = {n};
   while (!pending.empty()) {

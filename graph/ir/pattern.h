@@ -50,6 +50,8 @@ bool reduces_last_axis(const Graph& graph, const Node& node);
 // it needed, is removed when nothing is left of it. Resolves the op; the new node gets the old one's name.
 NodeId take_over(Graph& graph, ValueId v, std::string_view domain, std::string_view op, int version,
                  std::vector<ValueId> inputs);
+// x[.., begin:end, ..] along `axis` as a new value with type and shape; x has both. kResourceLimit if memory runs out.
+Result<ValueId> add_slice(Graph& graph, ValueId x, int axis, int64_t begin, int64_t end, const std::string& name);
 // Removes node n if nobody uses its outputs, then the producers of its inputs likewise.
 void remove_if_unused(Graph& graph, NodeId n);
 

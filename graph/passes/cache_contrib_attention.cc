@@ -67,18 +67,6 @@ const Shape* shape_of(const Graph& graph, ValueId v) {
   return v != kNoValue && graph.value(v).shape && graph.value(v).dtype == DType::kF32 ? &*graph.value(v).shape : nullptr;
 }
 
-// Columns [begin, begin + width) of x [1, T, W] as a value of their own.
-ValueId columns(Graph& graph, ValueId x, int64_t begin, int64_t width, const std::string& name) {
-  const auto ints = [&](const char* what, int64_t value) {
-    Tensor tensor = Tensor::zeros(DType::kS64, Shape{1}).value();
-    tensor.mutable_view().as<int64_t>()[0] = value;
-    return graph.add_constant(graph.unique_name(name + "/" + what), std::move(tensor));
-  };
-  const Shape shape = *graph.value(x).shape;  // a copy: adding values moves them
-  const std::vector<ValueId> inputs = {x, ints("begin", begin), ints("end", begin + width), ints("axis", 2)};
-  return add_op(graph, "", "Slice", 13, inputs, name, Shape{shape[0], shape[1], width});
-}
-
 ValueId rotate(Graph& graph, ValueId x, int64_t heads, const Node& gqa, const KvCacheSpec& spec, const std::string& name) {
   const Shape shape = *graph.value(x).shape, table = *graph.value(gqa.inputs[7]).shape;
   const int64_t interleaved = gqa.attrs.get_int("rotary_interleaved", 0);
@@ -109,10 +97,14 @@ std::string rewrite_group_query(Graph& graph, NodeId n, const KvCacheSpec& spec)
   const std::string name = node.name.empty() ? node.op_type : node.name;
   if (packed) {
     const ValueId all = h.q;
-    h.q = columns(graph, all, 0, h.heads * h.dim, name + "/q");
-    h.k = columns(graph, all, h.heads * h.dim, h.kv_heads * h.dim, name + "/k");
+    const int64_t k_begin = h.heads * h.dim, v_begin = (h.heads + h.kv_heads) * h.dim;
+    const auto q_part = add_slice(graph, all, 2, 0, k_begin, name + "/q");
+    const auto k_part = add_slice(graph, all, 2, k_begin, v_begin, name + "/k");
+    if (!q_part.ok() || !k_part.ok()) return "gets no memory";
+    h.q = *q_part;
+    h.k = *k_part;
     h.v = all;
-    h.v_offset = (h.heads + h.kv_heads) * h.dim;
+    h.v_offset = v_begin;
   }
   if (node.attrs.get_int("do_rotary", 0) != 0) {
     if (node.input(7) == kNoValue || node.input(8) == kNoValue || !graph.value(node.inputs[7]).shape) {

@@ -1,6 +1,7 @@
 #include "graph/passes/ffn_gate.h"
 
 #include "graph/ir/pattern.h"
+#include "graph/passes/activation_name.h"
 #include "graph/passes/select_match.h"
 
 namespace sprun::graph {
@@ -60,19 +61,6 @@ std::optional<FfnGateMatch> match_rectified(const Graph& graph, ValueId v, FfnGa
 }
 
 }  // namespace
-
-std::string activation_name(const Node& node) {
-  if (node.is("Relu")) return "relu";
-  if (node.is("Tanh")) return "tanh";
-  if (node.is("Sigmoid")) return "sigmoid";
-  if (node.is("Gelu")) return node.attrs.get_string("approximate", "none") == "tanh" ? "gelu_tanh" : "gelu_erf";
-  if (node.is("com.microsoft", "Gelu")) return "gelu_erf";
-  if (node.is("com.microsoft", "FastGelu") && node.input(1) == kNoValue) return "gelu_tanh";
-  if (!node.is("com.microsoft", "QuickGelu")) return "";
-  const float alpha = node.attrs.get_float("alpha", 1.702F);
-  if (alpha == 1.0F) return "silu";
-  return nearly(static_cast<double>(alpha), 1.702) ? "quick_gelu" : "";
-}
 
 std::optional<FfnGateMatch> match_ffn_gate(const Graph& graph, ValueId v, std::string* why) {
   FfnGateMatch gate;

@@ -21,7 +21,4 @@ struct FfnGateMatch {
 // result, or other nodes read what lies between. *why stays empty when there is no selection at all.
 std::optional<FfnGateMatch> match_ffn_gate(const Graph& graph, ValueId v, std::string* why);
 
-// The name of the activation of an op node in sprun.Linear's terms; "" if it is none of those.
-std::string activation_name(const Node& node);
-
 }  // namespace sprun::graph

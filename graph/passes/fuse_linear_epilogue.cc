@@ -5,6 +5,7 @@
 
 #include "graph/ir/pattern.h"
 #include "graph/ops/op.h"
+#include "graph/passes/activation_name.h"
 #include "graph/passes/linear_layout.h"
 #include "graph/passes/pass.h"
 #include "graph/passes/quantize_params.h"
@@ -12,20 +13,6 @@
 namespace sprun::graph {
 
 namespace {
-
-// Name of the linear op's activation for a node, or "".
-std::string activation_of(const Node& node) {
-  if (node.is("Relu")) return "relu";
-  if (node.is("Tanh")) return "tanh";
-  if (node.is("Sigmoid")) return "sigmoid";
-  if (node.is("Gelu")) return node.attrs.get_string("approximate", "none") == "tanh" ? "gelu_tanh" : "gelu_erf";
-  if (node.is("com.microsoft", "Gelu")) return "gelu_erf";
-  if (node.is("com.microsoft", "FastGelu") && node.input(1) == kNoValue) return "gelu_tanh";
-  if (!node.is("com.microsoft", "QuickGelu")) return "";
-  const float alpha = node.attrs.get_float("alpha", 1.702f);
-  if (alpha == 1.0f) return "silu";
-  return nearly(alpha, 1.702) ? "quick_gelu" : "";
-}
 
 class Epilogue {
  public:
@@ -74,7 +61,7 @@ class Epilogue {
   bool take_activation() {
     if (has(layout().residual()) || has_activation()) return false;
     const NodeId next = only_user(graph_, linear().outputs[0]);
-    const std::string activation = next == kNoNode ? "" : activation_of(graph_.node(next));
+    const std::string activation = next == kNoNode ? "" : activation_name(graph_.node(next));
     if (activation.empty()) return false;
     linear().attrs.set("activation", activation);
     absorb(next);

@@ -9,6 +9,7 @@
 #include "graph/ir/pattern.h"
 #include "graph/ops/op.h"
 #include "graph/ops/sparse_ffn.h"
+#include "graph/passes/activation_name.h"
 #include "graph/passes/ffn_gate.h"
 #include "graph/passes/linear_layout.h"
 #include "graph/passes/pass.h"

@@ -115,16 +115,6 @@ class CachedDecoder : public TokenDecoder {
     return {};
   }
 
-  static Status write_ids(std::span<const int64_t> ids, Tensor& tensor) {
-    if (tensor.dtype() == DType::kS64) {
-      std::copy(ids.begin(), ids.end(), tensor.mutable_view().as<int64_t>());
-    } else {
-      std::transform(ids.begin(), ids.end(), tensor.mutable_view().as<int32_t>(),
-                     [](int64_t id) { return static_cast<int32_t>(id); });
-    }
-    return {};
-  }
-
   DecoderIo io_;
   DecoderEnv env_;
   int64_t capacity_;

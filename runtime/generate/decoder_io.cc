@@ -106,7 +106,9 @@ Status fill_any(Tensor& tensor, int64_t first, int64_t step, const std::string& 
   }
 }
 
-Status copy_ids(Tensor& tensor, std::span<const int64_t> ids) {
+}  // namespace
+
+Status write_ids(std::span<const int64_t> ids, Tensor& tensor) {
   for (size_t i = 0; i < ids.size(); ++i) {
     if (tensor.dtype() == DType::kS64) {
       tensor.mutable_view().as<int64_t>()[i] = ids[i];
@@ -119,8 +121,6 @@ Status copy_ids(Tensor& tensor, std::span<const int64_t> ids) {
   }
   return {};
 }
-
-}  // namespace
 
 Shape StateSpec::shape_at(int64_t past) const {
   Shape shape = empty;
@@ -187,7 +187,7 @@ Result<StepInputs> StepInputs::make(const DecoderIo& io, int64_t past, std::span
     SPRUN_ASSIGN(Tensor tensor, Tensor::allocate(io.inputs[i].dtype, shape));
     Status status;
     switch (io.roles[i]) {
-      case Role::kIds: status = copy_ids(tensor, ids); break;
+      case Role::kIds: status = write_ids(ids, tensor); break;
       case Role::kMask: status = fill_any(tensor, 1, 0, io.inputs[i].name); break;
       case Role::kPositions: status = fill_any(tensor, past, 1, io.inputs[i].name); break;
       case Role::kTokenTypes: status = fill_any(tensor, 0, 0, io.inputs[i].name); break;

@@ -51,6 +51,9 @@ struct DecoderIo {
   static Result<DecoderIo> describe(const Model& model);
 };
 
+// Writes ids to a tensor of as many int64 or int32. kBadInput if an id does not fit.
+Status write_ids(std::span<const int64_t> ids, Tensor& tensor);
+
 // Owns the small inputs of one step (all but the states).
 class StepInputs {
  public:

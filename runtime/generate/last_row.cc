@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <vector>
 
-#include "graph/ops/op.h"
+#include "graph/ir/pattern.h"
 
 namespace sprun {
 
@@ -60,24 +59,15 @@ std::vector<NodeId> head_of(const Graph& graph) {
 
 }  // namespace
 
-bool keep_last_row(Graph& graph, int64_t tokens) {
+Result<bool> keep_last_row(Graph& graph, int64_t tokens) {
   const std::vector<NodeId> head = head_of(graph);
   if (tokens < 2 || head.empty()) return false;
   const NodeId first = head.back();
   const ValueId rows = graph.node(first).inputs[0];
-  const auto shape = graph.value(rows).shape;  // a copy: adding values moves them
+  const auto shape = graph.value(rows).shape;
   if (!shape || shape->rank() < 2 || (*shape)[shape->rank() - 2] != tokens) return false;
-  const auto ints = [&](const char* what, int64_t value) {
-    Tensor tensor = Tensor::zeros(DType::kS64, Shape{1}).value();
-    tensor.mutable_view().as<int64_t>()[0] = value;
-    return graph.add_constant(graph.unique_name(std::string("last_row/") + what), std::move(tensor));
-  };
-  const ValueId begin = ints("begin", tokens - 1), end = ints("end", tokens);
-  const ValueId axis = ints("axis", shape->rank() - 2);
-  const NodeId cut = graph.add_node("", "Slice", 13, {rows, begin, end, axis}, {graph.unique_name("last_row")});
-  graph.node(cut).name = "last_row";
-  graph.node(cut).def = graph::find_op("", "Slice", 13);
-  graph.set_input(first, 0, graph.node(cut).outputs[0]);
+  SPRUN_ASSIGN(const ValueId cut, graph::add_slice(graph, rows, shape->rank() - 2, tokens - 1, tokens, "last_row"));
+  graph.set_input(first, 0, cut);
   for (NodeId n : head) graph.value(graph.node(n).outputs[0]).shape.reset();
   return true;
 }

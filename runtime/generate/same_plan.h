@@ -8,7 +8,7 @@
 namespace sprun {
 
 // Compares steps one by one: operator, attributes, shapes, constants by content. Empty if all agree, else where they
-// first differ. `window` is the one attribute that may be missing in `near`: a window that the text has not filled yet.
+// first differ. The attribute left_window alone may be missing in `near`: a window that the text has not filled yet.
 std::string difference(const Plan& near, const Plan& far);
 
 }  // namespace sprun

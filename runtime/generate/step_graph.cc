@@ -227,7 +227,7 @@ Result<StepGraph> StepGraphBuilder::build(int64_t past) const {
     graph.value(v).shape = shape;
     return v;
   };
-  keep_last_row(graph, tokens_);
+  SPRUN_TRY(keep_last_row(graph, tokens_).status());
   step.cache.past = past;
   step.ids = io_.ids;
   step.position = static_cast<int>(graph.inputs().size());
