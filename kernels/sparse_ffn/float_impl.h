@@ -1,13 +1,14 @@
 // Products of f32 and bf16 rows, four neurons at a time, instantiated per Arch by
 // sparse_ffn_<weights>_<isa>.cc. Sums are float.
 //
-// Up: inputs as lanes. Down: outputs as lanes, two neurons a step for bf16 (their elements are
+// Up: dot_impl.h. Down: outputs as lanes, two neurons a step for bf16 (their elements are
 // interleaved to pairs), outputs outer, neurons inner, sums in registers. x and h of bf16 layers
 // are bf16.
 #pragma once
 
 #include "kernels/simd/dot2.h"
 #include "kernels/simd/half.h"
+#include "kernels/sparse_ffn/dot_impl.h"
 #include "kernels/sparse_ffn/rows_impl.h"
 
 namespace sprun::kernels::sparse_ffn {
@@ -33,6 +34,7 @@ SPRUN_INLINE void natural_order(simd::F32<simd::Avx512> (&v)[2]) {
 template <class Arch>
 struct F32Ops {
   using T = float;
+  using Sum = float;
   using V = simd::F32<simd::VecArch<Arch>>;
   using A = V;
   using B = V;
@@ -57,6 +59,7 @@ struct F32Ops {
 template <class Arch>
 struct Bf16Ops {
   using T = uint16_t;
+  using Sum = float;
   using V = simd::F32<simd::VecArch<Arch>>;
   using I = simd::I32<simd::VecArch<Arch>>;
   using Dot = simd::Dot2<Arch>;
@@ -85,7 +88,6 @@ struct Floats {
   using T = typename Ops::T;
   using V = typename Ops::V;
   static constexpr bool kManyRegisters = V::kLanes == 16;
-  static constexpr int kTokens = kManyRegisters ? 4 : 2;
   static constexpr int kDownTokens = kManyRegisters ? 8 : 4;
   static constexpr int kSums = Ops::kSums;
   static constexpr int64_t kOutputs = kSums * V::kLanes;  // of a block of down
@@ -95,58 +97,6 @@ struct Floats {
     T* out = static_cast<T*>(y);
     for (int64_t i = 0; i < k; ++i) out[i] = Ops::narrow(x[i]);
     for (int64_t i = k; i < padded; ++i) out[i] = T{0};
-  }
-
-  // ---- up
-  template <int kTok, bool kFetch>
-  static void dot_group(const FfnDotArgs& a, int64_t i, int64_t t0) {
-    const GroupRows rows(a, i);
-    const T* x = static_cast<const T*>(a.x) + t0 * a.ldx;
-    V acc[kFfnGroup][kTok];
-#pragma GCC unroll 4
-    for (int r = 0; r < kFfnGroup; ++r) {
-#pragma GCC unroll 4
-      for (int t = 0; t < kTok; ++t) acc[r][t] = V::zero();
-    }
-    int64_t k = 0;
-    do {  // in this form g++ 12 keeps the sums in their registers
-      typename Ops::A in[kTok];
-#pragma GCC unroll 4
-      for (int t = 0; t < kTok; ++t) in[t] = Ops::x(x + t * a.ldx + k);
-#pragma GCC unroll 4
-      for (int r = 0; r < kFfnGroup; ++r) {
-        const auto w = Ops::w(reinterpret_cast<const T*>(rows.row[r]) + k);
-        if constexpr (kFetch) fetch(rows.next[r] + k * kSize);
-#pragma GCC unroll 4
-        for (int t = 0; t < kTok; ++t) Ops::accumulate(acc[r][t], in[t], w);
-      }
-      k += Ops::kStep;
-      asm("" : "+r"(k));
-    } while (k < a.k);
-    float* sums = static_cast<float*>(a.sums) + t0 * a.ld_sums + i;
-#pragma GCC unroll 4
-    for (int t = 0; t < kTok; ++t) {
-#pragma GCC unroll 4
-      for (int r = 0; r < kFfnGroup; ++r) sums[t * a.ld_sums + r] = acc[r][t].reduce_add();
-    }
-  }
-
-  using DotFn = void(const FfnDotArgs&, int64_t, int64_t);
-  template <int kTok, bool kFetch>
-  static constexpr DotFn* kDotAt = dot_group<(kTok <= kTokens ? kTok : 1), kFetch>;
-  template <bool kFetch>
-  static constexpr DotFn* kDot[4] = {kDotAt<1, kFetch>, kDotAt<2, kFetch>, kDotAt<3, kFetch>,
-                                     kDotAt<4, kFetch>};
-
-  static void dot(const FfnDotArgs& a) {
-    const int64_t passes = (a.tokens + kTokens - 1) / kTokens;
-    for (int64_t i = 0; i < a.count; i += kFfnGroup) {
-      for (int64_t p = 0; p < passes; ++p) {
-        const int64_t t0 = p * a.tokens / passes;
-        const int64_t count = (p + 1) * a.tokens / passes - t0;
-        (p == 0 ? kDot<true> : kDot<false>)[count - 1](a, i, t0);
-      }
-    }
   }
 
   // ---- down
@@ -162,7 +112,7 @@ struct Floats {
       for (int v = 0; v < kSums * kBlocks; ++v) acc[t][v / kSums][v % kSums] = V::zero();
     }
     int64_t i = 0;
-    do {  // as in dot_group()
+    do {  // as in DotRows
       typename Ops::A in[kTok];
 #pragma GCC unroll 8
       for (int t = 0; t < kTok; ++t) in[t] = Ops::h(h + t * a.ld_h + i);
@@ -251,8 +201,12 @@ struct Floats {
 
 template <class Arch, class Ops>
 inline constexpr SparseFfnKernel kFloats = {
-    Floats<Arch, Ops>::convert,         Rows<Arch>::sparsify,    Floats<Arch, Ops>::dot,
-    Rows<Arch>::template hidden<float>, Floats<Arch, Ops>::down, Rows<Arch>::out};
+    Floats<Arch, Ops>::convert,
+    Rows<Arch>::sparsify,
+    DotRows<Ops, Ops::V::kLanes == 16 ? 4 : 2>::dot,
+    Rows<Arch>::template hidden<float>,
+    Floats<Arch, Ops>::down,
+    Rows<Arch>::out};
 
 template <class Arch>
 inline constexpr SparseFfnKernel kF32 = kFloats<Arch, F32Ops<Arch>>;

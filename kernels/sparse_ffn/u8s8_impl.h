@@ -1,12 +1,13 @@
 // Products of int8 rows with codes, four neurons at a time, instantiated per Arch by
 // sparse_ffn_u8s8_<isa>.cc.
 //
-// Up: four rows against up to kTokens rows of x, inputs as lanes. Down: four rows are interleaved
+// Up: dot_impl.h. Down: four rows are interleaved
 // byte by byte, so that one dot product of four adds four neurons to as many outputs as there are
 // lanes; outputs outer, neurons inner, sums in registers.
 #pragma once
 
 #include "kernels/simd/dot4.h"
+#include "kernels/sparse_ffn/dot_impl.h"
 #include "kernels/sparse_ffn/rows_impl.h"
 
 namespace sprun::kernels::sparse_ffn {
@@ -54,69 +55,29 @@ template <>
 inline constexpr int kU8S8DownTokens<simd::Avx512Vnni> = 6;
 
 template <class Arch>
+struct U8S8Ops {
+  using T = uint8_t;
+  using Sum = int32_t;
+  using Dot = simd::Dot4<Arch>;
+  using V = typename Dot::Acc;
+  using A = typename Dot::A;
+  using B = typename Dot::B;
+  using Lanes = simd::Interleave<simd::VecArch<Arch>>;
+  static constexpr int64_t kStep = sizeof(typename Lanes::Raw);
+  SPRUN_INLINE static A x(const T* p) { return Dot::from_u8(Lanes::load(p)); }
+  SPRUN_INLINE static B w(const T* p) { return Dot::from_s8(Lanes::load(p)); }
+  SPRUN_INLINE static void accumulate(V& acc, A a, B b) { Dot::accumulate(acc, a, b); }
+};
+
+template <class Arch>
 struct U8S8 {
   using Dot = simd::Dot4<Arch>;
   using I = typename Dot::Acc;
   using Lanes = simd::Interleave<simd::VecArch<Arch>>;
   using Raw = typename Lanes::Raw;
   static constexpr int64_t kBytes = sizeof(Raw);
-  static constexpr int kTokens = kU8S8Tokens<Arch>;
   static constexpr int kDownTokens = kU8S8DownTokens<Arch>;
 
-  // ---- up
-  template <int kTok, bool kFetch>
-  static void dot_group(const FfnDotArgs& a, int64_t i, int64_t t0) {
-    const GroupRows rows(a, i);
-    const uint8_t* x = static_cast<const uint8_t*>(a.x) + t0 * a.ldx;
-    I acc[kFfnGroup][kTok];
-#pragma GCC unroll 4
-    for (int r = 0; r < kFfnGroup; ++r) {
-#pragma GCC unroll 4
-      for (int t = 0; t < kTok; ++t) acc[r][t] = I::zero();
-    }
-    int64_t k = 0;
-    do {  // in this form g++ 12 keeps the sums in their registers
-      typename Dot::A in[kTok];
-#pragma GCC unroll 4
-      for (int t = 0; t < kTok; ++t) in[t] = Dot::from_u8(Lanes::load(x + t * a.ldx + k));
-#pragma GCC unroll 4
-      for (int r = 0; r < kFfnGroup; ++r) {
-        const typename Dot::B w = Dot::from_s8(Lanes::load(rows.row[r] + k));
-        if constexpr (kFetch) fetch(rows.next[r] + k);
-#pragma GCC unroll 4
-        for (int t = 0; t < kTok; ++t) Dot::accumulate(acc[r][t], in[t], w);
-      }
-      k += kBytes;
-      asm("" : "+r"(k));
-    } while (k < a.k);
-    int32_t* sums = static_cast<int32_t*>(a.sums) + t0 * a.ld_sums + i;
-#pragma GCC unroll 4
-    for (int t = 0; t < kTok; ++t) {
-#pragma GCC unroll 4
-      for (int r = 0; r < kFfnGroup; ++r) sums[t * a.ld_sums + r] = acc[r][t].reduce_add();
-    }
-  }
-
-  using DotFn = void(const FfnDotArgs&, int64_t, int64_t);
-  template <int kTok, bool kFetch>
-  static constexpr DotFn* kDotAt = dot_group<(kTok <= kTokens ? kTok : 1), kFetch>;
-  template <bool kFetch>
-  static constexpr DotFn* kDot[4] = {kDotAt<1, kFetch>, kDotAt<2, kFetch>, kDotAt<3, kFetch>,
-                                     kDotAt<4, kFetch>};
-
-  // A group's last places may be past the list: sums have room for whole groups.
-  static void dot(const FfnDotArgs& a) {
-    const int64_t passes = (a.tokens + kTokens - 1) / kTokens;
-    for (int64_t i = 0; i < a.count; i += kFfnGroup) {
-      for (int64_t p = 0; p < passes; ++p) {
-        const int64_t t0 = p * a.tokens / passes;
-        const int64_t count = (p + 1) * a.tokens / passes - t0;
-        (p == 0 ? kDot<true> : kDot<false>)[count - 1](a, i, t0);
-      }
-    }
-  }
-
-  // ---- down
   // acc[t0 + t, n ...] += h * rows for kBlocks blocks of kBytes outputs from n.
   template <int kTok, int kBlocks, bool kFetch>
   static void down_block(const FfnDownArgs& a, const DownRows& rows, int64_t begin, int64_t count,
@@ -129,7 +90,7 @@ struct U8S8 {
       for (int v = 0; v < 4 * kBlocks; ++v) acc[t][v / 4][v % 4] = I::zero();
     }
     int64_t i = 0;
-    do {  // as in dot_group()
+    do {  // as in DotRows
 #pragma GCC unroll 4
       for (int b = 0; b < kBlocks; ++b) {
         const int64_t at = n + b * kBytes;
@@ -216,8 +177,11 @@ struct U8S8 {
 };
 
 template <class Arch>
-inline constexpr SparseFfnKernel kU8S8 = {nullptr,          Rows<Arch>::sparsify,
-                                          U8S8<Arch>::dot,  Rows<Arch>::template hidden<int32_t>,
-                                          U8S8<Arch>::down, Rows<Arch>::out};
+inline constexpr SparseFfnKernel kU8S8 = {nullptr,
+                                          Rows<Arch>::sparsify,
+                                          DotRows<U8S8Ops<Arch>, kU8S8Tokens<Arch>>::dot,
+                                          Rows<Arch>::template hidden<int32_t>,
+                                          U8S8<Arch>::down,
+                                          Rows<Arch>::out};
 
 }  // namespace sprun::kernels::sparse_ffn
