@@ -41,6 +41,24 @@ if(TARGET sprun_cli)
   set_tests_properties(tools.cli PROPERTIES LABELS "unit;tools" TIMEOUT 600)
 endif()
 
+# Against the formulas in numpy: skipped, with a line that says so, where no Python has it.
+find_program(SPRUN_NUMPY_PYTHON NAMES python3 PATHS /usr/bin NO_DEFAULT_PATH DOC "Python with numpy, for tests")
+foreach(candidate IN ITEMS "${SPRUN_NUMPY_PYTHON}" "${Python3_EXECUTABLE}")
+  execute_process(COMMAND "${candidate}" -c "import numpy" RESULT_VARIABLE has_no_numpy OUTPUT_QUIET ERROR_QUIET)
+  set(numpy_python "${candidate}")
+  if(has_no_numpy EQUAL 0)
+    break()
+  endif()
+endforeach()
+if(TARGET sprun_cli AND TARGET sprun-modelgen)
+  foreach(name IN ITEMS prune slice)
+    add_test(NAME e2e.${name}_like_numpy
+             COMMAND ${CMAKE_COMMAND} -E env PYTHONDONTWRITEBYTECODE=1 "${numpy_python}"
+                     ${CMAKE_CURRENT_SOURCE_DIR}/e2e/${name}_like_numpy.py $<TARGET_FILE:sprun_cli> $<TARGET_FILE:sprun-modelgen>)
+    set_tests_properties(e2e.${name}_like_numpy PROPERTIES LABELS "unit;tools" TIMEOUT 600 SKIP_RETURN_CODE 77)
+  endforeach()
+endif()
+
 # Scripts of bench.
 add_test(NAME bench.sparse_curve COMMAND ${python} ${CMAKE_CURRENT_SOURCE_DIR}/bench/kernels/sparse_curve_test.py
          ${PROJECT_SOURCE_DIR}/bench/kernels/sparse_curve.py)
