@@ -1,168 +1,116 @@
 #!/usr/bin/env python3
-"""What compression costs on real models: one table of recipes, with data that no method has seen.
+"""What compression costs on real models: one table of recipes, judged by data that no method has seen.
 
-  bench/e2e/compress_quality.py SPRUN SHARED [--recipes FILE] [--only use-lite|stories] [--samples N] [--keep FOLDER]
+  bench/e2e/compress_quality.py SPRUN SHARED [--minilm FOLDER] [--recipes FILE] [--only use-lite,stories] [--samples N]
+                                [--results FILE.jsonl] [--keep FOLDER]
 
-use-lite: sentence embeddings of Banking77; calibrated on sentences of train.csv, judged by 1-nearest-neighbour accuracy
-of dev.csv over train.csv. stories260k: calibrated on the first half of its sampled stories, judged by nats per token on
-the second half. Compressed files run in ONNX Runtime. Needs numpy and onnxruntime.
-
-A recipe is a line of options of `sprun compress`; '#' starts a comment. Results go to standard output as a table.
+Models and scores are those of quality_tasks.py; compressed files run in ONNX Runtime. A recipe is a line of options of
+`sprun compress`; '#' starts a comment. With --results every score is appended to the file as soon as it is there, and
+those that are in it are not computed again. The table goes to standard output; a cell is the score and the relative
+error of the output on held-out samples, or why sprun refuses.
 """
 import argparse
-import csv
 import json
 import pathlib
 import shlex
 import subprocess
 import sys
 import tempfile
-import unicodedata
 
 import numpy as np
-import onnxruntime as ort
+
+from quality_tasks import TASKS
 
 RECIPES = [f"--prune {p}@{m}" for p in ("unstructured:0.5", "2:4", "4x1:0.5", "4x1:0.7", "16x4:0.5", "16x4:0.7")
            for m in ("magnitude", "wanda", "sparsegpt")]
-RECIPES += ["--quantize int8", "--quantize int8:static", "--prune 4x1:0.5 --quantize int8", "--prune 4x1:0.5 --quantize int8:static"]
+RECIPES += ["--slice 0.1", "--slice 0.2", "--slice 0.25", "--slice 0.3", "--prune heads:0.25", "--prune ffn:0.25", "--quantize int8",
+            "--quantize int8:static", "--slice 0.2 --quantize int8"]
+ORIGINAL = "original"
 
 
-class Unigram:
-    """The most likely split of a text into scored pieces; unknown characters are id 0."""
+class Results:
+    """Scores by (task, recipe), kept in a file of JSON lines if there is one."""
 
     def __init__(self, path):
-        pieces = json.loads(path.read_text())
-        self.scores = {piece: (score, i) for i, (piece, score) in enumerate(pieces)}
-        self.longest = max(map(len, self.scores))
+        self.path, self.known = path, {}
+        if path and path.exists():
+            for line in path.read_text().splitlines():
+                entry = json.loads(line)
+                self.known[entry["task"], entry["recipe"]] = entry
 
-    def ids(self, text):
-        text = "\u2581" + unicodedata.normalize("NFKC", text).replace(" ", "\u2581")
-        best = [(0.0, -1, -1)] + [(-1e30, -1, -1)] * len(text)
-        for end in range(1, len(text) + 1):
-            for start in range(max(0, end - self.longest), end):
-                score, piece = self.scores.get(text[start:end], (-100.0, 0) if end - start == 1 else (None, 0))
-                if score is not None and best[start][0] + score > best[end][0]:
-                    best[end] = (best[start][0] + score, start, piece)
-        out, at = [], len(text)
-        while at > 0:
-            _, start, piece = best[at]
-            if not (piece == 0 and out and out[-1] == 0):
-                out.append(piece)
-            at = start
-        return out[::-1]
+    def get(self, task, recipe, compute):
+        if (task, recipe) not in self.known:
+            entry = self.known[task, recipe] = {"task": task, "recipe": recipe, **compute()}
+            if self.path:
+                with open(self.path, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
+        return self.known[task, recipe]
 
 
-def padded(rows, length=None):
-    length = length or max(map(len, rows))
-    ids = np.zeros((len(rows), length), np.int64)
-    mask = np.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, :len(row)], mask[i, :len(row)] = row[:length], 1
-    return ids, mask
+def compress_and_score(args, task, recipe, out):
+    if recipe == ORIGINAL:
+        return {"scores": task.scores(task.model), "error": 0}
+    data = args.folder / f"{task.name}.npz"
+    if not data.exists():
+        np.savez(data, **task.calibration)
+    command = [args.sprun, "compress", task.model, "-o", out, *shlex.split(recipe), "--calibration", data, "--samples", task.samples,
+               "--no-measure", "--json", "-"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return {"refused": done.stderr.strip().splitlines()[-1]}
+    report = json.loads(done.stdout)
+    result = {"scores": task.scores(out), "error": report["outputs"][0]["relative_error"]}
+    if not args.keep:
+        out.unlink()
+    return result
 
 
-def session(path):
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 2
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+def cells_of(entry, task):
+    if "refused" in entry:
+        return ["refused"] + [""] * len(task.units)
+    return [f"{score:.4g}" for score in entry["scores"]] + [f"{entry['error']:.3f}"]
 
 
-class UseLite:
-    name, unit = "use-lite", "1-NN %"
-
-    def __init__(self, shared, samples):
-        self.model = shared / "models/use-lite/model.onnx"
-        tokens = Unigram(self.model.parent / "vocab.json")
-        data = {}
-        for part in ("train", "dev"):
-            with open(shared / f"data/banking77/{part}.csv", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-            data[part] = [tokens.ids(r["text"])[:128] for r in rows], np.array([r["category"] for r in rows])
-        self.train, self.dev = data["train"], data["dev"]
-        picked = np.random.default_rng(0).permutation(len(self.train[0]))[:samples * 8 // 7 + 1]
-        ids, mask = padded([self.train[0][i] for i in picked], 64)
-        self.calibration = {"input_ids": ids, "attention_mask": mask}
-
-    def embed(self, run, rows):
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        out = np.zeros((len(rows), 512), np.float32)
-        for first in range(0, len(rows), 64):
-            part = order[first:first + 64]
-            ids, mask = padded([rows[i] for i in part])
-            out[part] = run.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-        return out
-
-    def score(self, path):
-        run = session(path)
-        train, dev = self.embed(run, self.train[0]), self.embed(run, self.dev[0])
-        nearest = (dev @ train.T).argmax(axis=1)
-        return 100 * float(np.mean(self.train[1][nearest] == self.dev[1]))
-
-
-class Stories:
-    name, unit = "stories260k", "nats/token"
-
-    def __init__(self, shared, samples):
-        self.model = shared / "models/stories260k/model_no_cache.onnx"
-        lines = (shared / "models/stories260k/dense_samples.ids.txt").read_text().splitlines()
-        stories = [list(map(int, line.split())) for line in lines if line.strip()]
-        half = len(stories) // 2
-        self.held_out = stories[half:]
-        ids, mask = padded(stories[:half][:samples])
-        self.calibration = {"input_ids": ids, "attention_mask": mask, "position_ids": self.positions(ids)}
-
-    @staticmethod
-    def positions(ids):
-        return np.ascontiguousarray(np.broadcast_to(np.arange(ids.shape[1]), ids.shape))
-
-    def score(self, path):
-        run = session(path)
-        total = count = 0
-        for story in self.held_out:
-            ids, mask = padded([story])
-            logits = run.run(None, {"input_ids": ids, "attention_mask": mask, "position_ids": self.positions(ids)})[0][0]
-            logits = logits.astype(np.float64)
-            logits -= logits.max(axis=1, keepdims=True)
-            logp = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-            total -= logp[np.arange(len(story) - 1), story[1:]].sum()
-            count += len(story) - 1
-        return total / count
-
-
-def main():
+def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sprun")
     parser.add_argument("shared", type=pathlib.Path)
+    parser.add_argument("--minilm", type=pathlib.Path)
     parser.add_argument("--recipes", type=pathlib.Path)
-    parser.add_argument("--only")
-    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--only", default=",".join(TASKS))
+    parser.add_argument("--samples", type=int, default=1024, help="sentences; texts and stories have their own numbers")
+    parser.add_argument("--results", type=pathlib.Path)
     parser.add_argument("--keep", type=pathlib.Path)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    args = parse()
     recipes = RECIPES
     if args.recipes:
         lines = (line.split("#")[0].strip() for line in args.recipes.read_text().splitlines())
         recipes = [line for line in lines if line]
-    tasks = [make(args.shared, args.samples) for make in (UseLite, Stories) if args.only in (None, make.name, make.name[:7])]
+    results = Results(args.results)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = args.keep or pathlib.Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        print("| recipe | " + " | ".join(f"{t.name} {t.unit} | out. error" for t in tasks) + " |")
-        print("|---" * (1 + 2 * len(tasks)) + "|")
-        print("| original | " + " | ".join(f"{t.score(t.model):.4g} | 0" for t in tasks) + " |", flush=True)
-        for task in tasks:
-            np.savez(folder / f"{task.name}.npz", **task.calibration)
-        for number, recipe in enumerate(recipes):
-            cells = []
-            for task in tasks:
-                out = folder / f"{task.name}-{number}.onnx"
-                command = [args.sprun, "compress", task.model, "-o", out, *shlex.split(recipe), "--calibration",
-                           folder / f"{task.name}.npz", "--samples", args.samples, "--no-measure", "--json", "-"]
-                done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-                if done.returncode != 0:
-                    sys.exit(f"{recipe}: {done.stderr}")
-                report = json.loads(done.stdout)
-                cells.append(f"{task.score(out):.4g} | {report['outputs'][0]['relative_error']:.4f}")
-            print(f"| `{recipe}` | " + " | ".join(cells) + " |", flush=True)
+        args.folder = args.keep or pathlib.Path(temporary)
+        args.folder.mkdir(parents=True, exist_ok=True)
+        tasks, table = [], {recipe: [] for recipe in [ORIGINAL, *recipes]}
+        for name in args.only.split(","):
+            try:
+                tasks.append(TASKS[name](args))
+            except FileNotFoundError as error:
+                print(f"{name} left out: {error}", file=sys.stderr)
+                continue
+            for number, recipe in enumerate(table):
+                out = args.folder / f"{name}-{number}.onnx"
+                entry = results.get(name, recipe, lambda r=recipe, o=out: compress_and_score(args, tasks[-1], r, o))
+                print(name, recipe, entry.get("scores", entry.get("refused")), file=sys.stderr, flush=True)
+                table[recipe] += cells_of(entry, tasks[-1])
+    columns = [title for t in tasks for title in [f"{t.name} {unit}" for unit in t.units] + ["error"]]
+    print("| recipe | " + " | ".join(columns) + " |")
+    print("|---" * (1 + len(columns)) + "|")
+    for recipe, cells in table.items():
+        print(f"| `{recipe}` | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
