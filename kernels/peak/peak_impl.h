@@ -14,12 +14,15 @@ template <class Step>
 [[gnu::always_inline]] inline double loop(int64_t iterations) {
   typename Step::Reg acc[kAccumulators];
   const typename Step::Reg x = Step::initial(), y = Step::initial();
-  for (auto& a : acc) a = Step::initial();
+  // All three loops are unrolled: one that is not keeps the accumulators in memory.
+#pragma GCC unroll 12
+  for (int a = 0; a < kAccumulators; ++a) acc[a] = Step::initial();
   for (int64_t i = 0; i < iterations; ++i) {
 #pragma GCC unroll 12
     for (int a = 0; a < kAccumulators; ++a) Step::apply(acc[a], x, y);
   }
-  for (auto& a : acc) Step::keep(a);
+#pragma GCC unroll 12
+  for (int a = 0; a < kAccumulators; ++a) Step::keep(acc[a]);
   return static_cast<double>(iterations) * kAccumulators * Step::kOps;
 }
 
