@@ -15,11 +15,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "bench/kernels/measure.h"
 #include "kernels/bsr_gemv/bsr_gemv.h"
 #include "kernels/bsr_gemv/pack.h"
 #include "kernels/gemm/gemm.h"
@@ -28,31 +28,14 @@
 namespace sprun::kernels {
 namespace {
 
+using bench::allocate;
+using bench::as;
+using bench::Buffer;
+using bench::median;
+using bench::now;
+
 constexpr int kRounds = 21;
 constexpr int64_t kColdBytes = 192 << 20;
-
-double now(clockid_t clock) {
-  timespec t;
-  clock_gettime(clock, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-using Buffer = std::unique_ptr<void, Free>;
-
-Buffer allocate(int64_t bytes) {
-  const auto size = static_cast<size_t>((bytes + 64) / 64 * 64);
-  Buffer b(std::aligned_alloc(64, size));
-  std::memset(b.get(), 0, size);
-  return b;
-}
 
 // Copies of one packed weight, next to each other.
 struct Copies {
@@ -66,7 +49,7 @@ struct Copies {
     data = allocate(bytes * count);
     for (int i = 0; i < count; ++i) std::memcpy(at(i), weight, static_cast<size_t>(size));
   }
-  char* at(int i) const { return static_cast<char*>(data.get()) + bytes * i; }
+  char* at(int i) const { return as<char>(data) + bytes * i; }
 };
 
 // One side of a comparison: a product with copy i of its weights.
@@ -214,7 +197,7 @@ std::vector<int8_t> random_weights(int64_t n, int64_t k, int64_t block, int64_t 
 // Bytes a second that plain reading reaches: what the other lines can be at most.
 double read_gb_per_s(ThreadPool& pool, clockid_t clock) {
   const Buffer data = allocate(kColdBytes);
-  const auto* lines = static_cast<const __m128i*>(data.get());
+  const auto* lines = reinterpret_cast<const __m128i*>(data.get());
   std::vector<double> seconds;
   std::vector<int64_t> sink(64);
   for (int r = 0; r < kRounds; ++r) {

@@ -13,16 +13,21 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <vector>
 
+#include "bench/kernels/measure.h"
 #include "kernels/gemm/gemm.h"
 
 namespace sprun::kernels {
 namespace {
+
+using bench::allocate;
+using bench::as;
+using bench::Buffer;
+using bench::now;
+using bench::quantile;
 
 using dnnl::memory;
 using DataType = memory::data_type;
@@ -30,29 +35,6 @@ using Tag = memory::format_tag;
 
 constexpr int kRounds = 25;
 constexpr int64_t kColdBytes = 160 << 20;
-
-double now() {
-  timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-double lower_quartile(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 4];
-}
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-using Buffer = std::unique_ptr<void, Free>;
-
-Buffer allocate(int64_t bytes) {
-  const auto size = static_cast<size_t>((bytes + 64) / 64 * 64);
-  Buffer b(std::aligned_alloc(64, size));
-  std::memset(b.get(), 1, size);
-  return b;
-}
 
 struct Case {
   int64_t m, n, k;
@@ -125,12 +107,11 @@ class OwnF32 {
         y_(allocate(c.m * c.n * 4)),
         bias_(allocate(c.n * 4)),
         scratch_(allocate(gemm_scratch_bytes(kernel_, 1))) {
-    args_ = {c.m, c.n, c.k, static_cast<float*>(x_.get()), c.k,
-             nullptr, static_cast<float*>(y_.get()), c.n, {}};
-    args_.epilogue.bias = static_cast<float*>(bias_.get());
+    args_ = {c.m, c.n, c.k, as<float>(x_), c.k, nullptr, as<float>(y_), c.n, {}};
+    args_.epilogue.bias = as<float>(bias_);
   }
   void run(int copy) {
-    args_.w = static_cast<float*>(w_.get()) + size_ * copy;
+    args_.w = as<float>(w_) + size_ * copy;
     gemm_f32(kernel_, args_, 1, scratch_.get(), Serial());
   }
   int64_t nr() const { return kernel_.nr; }
@@ -153,12 +134,12 @@ class OwnBf16 {
         y_(allocate(c.m * c.n * 4)),
         bias_(allocate(c.n * 4)),
         scratch_(allocate(gemm_bf16_scratch_bytes(kernel_, c.m, c.k, 1))) {
-    args_ = {c.m, c.n, c.k, nullptr, 0, nullptr, static_cast<float*>(y_.get()), c.n, {}};
-    args_.epilogue.bias = static_cast<float*>(bias_.get());
+    args_ = {c.m, c.n, c.k, nullptr, 0, nullptr, as<float>(y_), c.n, {}};
+    args_.epilogue.bias = as<float>(bias_);
   }
   void run(int copy) {
-    args_.w = static_cast<uint16_t*>(w_.get()) + size_ * copy;
-    gemm_bf16(kernel_, static_cast<float*>(x_.get()), args_.k, args_, 1, scratch_.get(), Serial());
+    args_.w = as<uint16_t>(w_) + size_ * copy;
+    gemm_bf16(kernel_, as<float>(x_), args_.k, args_, 1, scratch_.get(), Serial());
   }
   int64_t nr() const { return kernel_.nr; }
 
@@ -183,18 +164,18 @@ class OwnU8S8 {
     args_.m = c.m;
     args_.n = c.n;
     args_.k = args_.ldx = c.k;
-    args_.x = static_cast<uint8_t*>(x_.get());
-    args_.w_sum = static_cast<int32_t*>(per_output_.get());
+    args_.x = as<uint8_t>(x_);
+    args_.w_sum = as<int32_t>(per_output_);
     args_.x_zero_point = &zero_point_;
     args_.x_scale = &scale_;
-    args_.w_scale = static_cast<float*>(per_output_.get());
+    args_.w_scale = as<float>(per_output_);
     args_.w_scale_stride = 1;
-    args_.y = static_cast<float*>(y_.get());
+    args_.y = as<float>(y_);
     args_.ldy = c.n;
-    args_.epilogue.bias = static_cast<float*>(per_output_.get());
+    args_.epilogue.bias = as<float>(per_output_);
   }
   void run(int copy) {
-    args_.w = static_cast<int8_t*>(w_.get()) + size_ * copy;
+    args_.w = as<int8_t>(w_) + size_ * copy;
     gemm_u8s8(kernel_, args_, 1, scratch_.get(), Serial());
   }
   int64_t nr() const { return kernel_.nr; }
@@ -233,8 +214,8 @@ void compare(const char* family, const Case& c, double top) {
     a.push_back(seconds(c, [&](int i) { own.run(i); }));
     b.push_back(seconds(c, [&](int i) { other.run(i); }));
   }
-  const double rate = work_giga(c) / lower_quartile(a);
-  const double other_rate = work_giga(c) / lower_quartile(b);
+  const double rate = work_giga(c) / quantile(a, 0.25);
+  const double other_rate = work_giga(c) / quantile(b, 0.25);
   const char* weights = c.copies > 1 ? "cold" : "warm";
   std::printf("%-5s M=%3ld N=%4ld K=%4ld %s", family, c.m, c.n, c.k, weights);
   std::printf("  own %7.1f G/s %4.0f%%   oneDNN %7.1f   x%.2f\n", rate, 100.0 * rate / top,

@@ -13,7 +13,6 @@
 // kLayers copies of the weights. With one thread, time is CPU time of the thread; with more,
 // elapsed time. Medians of kRounds.
 #include <emmintrin.h>
-#include <sys/mman.h>
 #include <time.h>
 
 #include <algorithm>
@@ -22,11 +21,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "bench/kernels/measure.h"
 #include "kernels/gemm/quantize_rows.h"
 #include "kernels/sparse_ffn/sparse_ffn.h"
 #include "runtime/base/thread_pool.h"
@@ -34,32 +33,14 @@
 namespace sprun::kernels {
 namespace {
 
+using bench::allocate;
+using bench::as;
+using bench::Buffer;
+using bench::median;
+using bench::now;
+
 constexpr int kRounds = 11;
 constexpr int kLayers = 6;
-
-double now(clockid_t clock) {
-  timespec t;
-  clock_gettime(clock, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-using Buffer = std::unique_ptr<char, Free>;
-
-Buffer allocate(int64_t bytes) {
-  const auto size = static_cast<size_t>((bytes + (2 << 20)) / (2 << 20) * (2 << 20));
-  Buffer b(static_cast<char*>(std::aligned_alloc(2 << 20, size)));
-  madvise(b.get(), size, MADV_HUGEPAGE);
-  std::memset(b.get(), 0, size);
-  return b;
-}
 
 struct Case {
   const char* name;
