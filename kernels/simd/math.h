@@ -124,7 +124,8 @@ SPRUN_INLINE F32<A> quick_gelu(F32<A> x) {
 
 // x/2 * (1 + erf(x / sqrt 2)) = max(x, 0) - t * P(-t), t = |x|, P the normal distribution function.
 // P(-t) is the 16th power of nearly a polynomial: this keeps the tail of negative x, where 1 + erf
-// would cancel, and needs no division. Beyond kEnd the product is below 1.1e-8 and taken as 0.
+// would cancel, and needs no division. Beyond kEnd the product is below 1.1e-8 and taken as 0;
+// -infinity gives NaN, as the formula does.
 template <class A>
 SPRUN_INLINE F32<A> gelu_erf(F32<A> x) {
   using V = F32<A>;
@@ -139,7 +140,7 @@ SPRUN_INLINE F32<A> gelu_erf(F32<A> x) {
   p = p * p;
   p = p * p;
   const V tail = V::select(t < V::broadcast(kEnd), p, V::zero());
-  return V::fma(tail, -t, V::max(V::zero(), x));
+  return V::fma(tail, V::min(x, -t), V::max(V::zero(), x));
 }
 
 // x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) = x * sigmoid(2u): one exp, one division.
