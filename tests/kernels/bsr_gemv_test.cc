@@ -17,26 +17,21 @@
 #include "kernels/bsr_gemv/pack.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/simd/half.h"
+#include "tests/support/draw.h"
 #include "tests/support/serial_parallel_for.h"
 
 namespace sprun::kernels {
 namespace {
 
+using testing_support::kCanary;
+using testing_support::Size;
 using testing_support::SerialParallelFor;
 
-constexpr float kCanary = -12345.5F;
 constexpr GemvFormat kFormats[] = {GemvFormat::kBitmap, GemvFormat::kQuads,
                                    GemvFormat::kOneOfFour, GemvFormat::kTwoOfFour};
 const char* const kFormatNames[] = {"bitmap", "1x4", "1:4", "2:4"};
 
-unsigned seed() {
-  const char* env = std::getenv("SPRUN_TEST_SEED");
-  return env == nullptr ? 20240607U : static_cast<unsigned>(std::strtoul(env, nullptr, 10));
-}
-
-struct Size {
-  int64_t m, n, k;
-};
+unsigned seed() { return testing_support::seed_or(20240607U); }
 
 // Around chunks of 64 inputs, groups of 4 and panels of 32 outputs, passes of 2, 4 and 6 rows and
 // blocks of 16; primes.

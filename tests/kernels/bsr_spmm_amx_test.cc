@@ -12,6 +12,7 @@
 
 #include "kernels/amx/tile_emu.h"
 #include "kernels/bsr_spmm/bsr_spmm.h"
+#include "tests/support/draw.h"
 #include "tests/support/aligned.h"
 #include "tests/support/amx_sigill.h"
 #include "tests/support/serial_parallel_for.h"
@@ -21,14 +22,11 @@ namespace {
 
 using testing_support::aligned;
 using testing_support::Aligned;
+using testing_support::Size;
 using testing_support::SerialParallelFor;
 using tests::AmxEmulator;
 
 unsigned seed() { return 20261124U; }
-
-struct Size {
-  int64_t m, n, k;
-};
 
 // Around the tiles: 16 and 32 tokens, 16 and 32 outputs, 64 inputs of a group.
 const Size kSizes[] = {{1, 1, 1},     {15, 15, 63},  {16, 16, 64},  {17, 17, 65}, {32, 32, 128},

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -16,6 +15,7 @@
 #include "kernels/bsr_spmm/bsr_spmm.h"
 #include "kernels/gemm/epilogue_ref.h"
 #include "kernels/simd/half.h"
+#include "tests/support/draw.h"
 #include "tests/support/amx_sigill.h"
 #include "tests/support/aligned.h"
 #include "tests/support/serial_parallel_for.h"
@@ -25,20 +25,13 @@ namespace {
 
 using testing_support::aligned;
 using testing_support::Aligned;
+using testing_support::kCanary;
+using testing_support::kNan;
+using testing_support::kInf;
+using testing_support::Size;
 using testing_support::SerialParallelFor;
 
-constexpr float kCanary = -12345.5F;
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInf = std::numeric_limits<float>::infinity();
-
-unsigned seed() {
-  const char* env = std::getenv("SPRUN_TEST_SEED");
-  return env == nullptr ? 20261125U : static_cast<unsigned>(std::strtoul(env, nullptr, 10));
-}
-
-struct Size {
-  int64_t m, n, k;
-};
+unsigned seed() { return testing_support::seed_or(20261125U); }
 
 // Around 16 and 32 tokens, 16 and 32 outputs, 32 inputs of a step, blocks of 4.
 const Size kSizes[] = {{1, 1, 1},     {15, 15, 31},   {16, 16, 32}, {17, 17, 33}, {32, 32, 64},

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -15,41 +14,30 @@
 #include "kernels/bsr_spmm/bsr_spmm.h"
 #include "kernels/gemm/epilogue_ref.h"
 #include "kernels/simd/half.h"
+#include "tests/support/aligned.h"
+#include "tests/support/draw.h"
 #include "tests/support/amx_sigill.h"
 #include "tests/support/serial_parallel_for.h"
 
 namespace sprun::kernels {
 namespace {
 
+using testing_support::kCanary;
+using testing_support::kNan;
+using testing_support::kInf;
+using testing_support::Size;
+using testing_support::aligned;
+using testing_support::Aligned;
 using testing_support::SerialParallelFor;
 
-constexpr float kCanary = -12345.5F;
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInf = std::numeric_limits<float>::infinity();
+unsigned seed() { return testing_support::seed_or(20261127U); }
 
-unsigned seed() {
-  const char* env = std::getenv("SPRUN_TEST_SEED");
-  return env == nullptr ? 20261127U : static_cast<unsigned>(std::strtoul(env, nullptr, 10));
-}
-
-struct Size {
-  int64_t m, n, k;
-};
 // Around 16, 32 and 64 tokens, units of 16 and 64 outputs, batches of 128, K blocks of 128, pairs
 // and blocks of 4 inputs; rows of 512 outputs are a multiple of 2 KiB.
 const Size kSizes[] = {{1, 1, 1},      {1, 17, 5},    {3, 16, 64},  {15, 5, 67},   {16, 32, 128},
                        {17, 64, 130},  {33, 65, 31},  {49, 7, 129}, {64, 96, 97},  {65, 100, 385},
                        {131, 37, 53},  {24, 70, 769}, {2, 128, 3},  {50, 100, 259}, {40, 145, 35}};
 const double kDensities[] = {0.0, 0.1, 0.5, 1.0};
-
-struct Aligned {
-  explicit Aligned(int64_t bytes)
-      : data(std::aligned_alloc(64, static_cast<size_t>(bytes + 128) / 64 * 64)) {}
-  ~Aligned() { std::free(data); }
-  Aligned(const Aligned&) = delete;
-  Aligned& operator=(const Aligned&) = delete;
-  void* data;
-};
 
 // What a dtype keeps of a weight, and how it sees an input.
 struct TypeF32 {
@@ -137,15 +125,15 @@ struct Problem {
     const NonZeros bits = NonZeros::of(WeightSource<float>{w.data(), size.n, size.k, size.k, 1});
     const BsrSize packed = bsr_size(kernel.layout, bits);
     constexpr int64_t kBytes = sizeof(typename Type::Value);
-    const Aligned blob(packed.bytes(kBytes));
-    std::memset(blob.data, 0, static_cast<size_t>(packed.bytes(kBytes)));
-    auto* values = reinterpret_cast<typename Type::Value*>(static_cast<char*>(blob.data) +
+    const Aligned blob = aligned(packed.bytes(kBytes), 0);
+    std::memset(blob.get(), 0, static_cast<size_t>(packed.bytes(kBytes)));
+    auto* values = reinterpret_cast<typename Type::Value*>(static_cast<char*>(blob.get()) +
                                                            packed.values_at());
     typename Type::Args args;
     const auto place = [&](int64_t at, int64_t n, int64_t k) {
       values[at] = Type::value(w[static_cast<size_t>(n * size.k + k)]);
     };
-    args.w = bsr_pack(kernel.layout, bits, packed, blob.data, place);
+    args.w = bsr_pack(kernel.layout, bits, packed, blob.get(), place);
     const SerialParallelFor parallel_for{workers};
     const int64_t slabs = num_slabs(kernel.layout, size.m);
     // Exactly as large as promised, full of NaN: what the packer leaves out must not be used.
@@ -158,9 +146,9 @@ struct Problem {
     std::vector<float> y(static_cast<size_t>(size.m * ldy + 1), kCanary);
     args.gemm = {size.m, size.n, size.k, nullptr, 0, nullptr, y.data() + 1, ldy, epilogue};
     const int64_t scratch_bytes = align_scratch(kernel.scratch_bytes) * workers;
-    const Aligned scratch(scratch_bytes);
-    std::memset(scratch.data, 0xff, static_cast<size_t>(scratch_bytes));
-    run_bsr(kernel, args, bsr_parts(args.w, slabs, workers), scratch.data, parallel_for);
+    const Aligned scratch = aligned(scratch_bytes, 0);
+    std::memset(scratch.get(), 0xff, static_cast<size_t>(scratch_bytes));
+    run_bsr(kernel, args, bsr_parts(args.w, slabs, workers), scratch.get(), parallel_for);
     return y;
   }
 };

@@ -6,40 +6,28 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "kernels/gemm/epilogue_ref.h"
+#include "tests/support/aligned.h"
+#include "tests/support/draw.h"
 #include "tests/support/amx_sigill.h"
 #include "tests/support/serial_parallel_for.h"
 
 namespace sprun::kernels {
 namespace {
 
+using testing_support::kCanary;
+using testing_support::Size;
+using testing_support::aligned;
+using testing_support::Aligned;
 using testing_support::SerialParallelFor;
 
-constexpr float kCanary = -12345.5F;
+unsigned seed() { return testing_support::seed_or(20261123U); }
 
-unsigned seed() {
-  const char* env = std::getenv("SPRUN_TEST_SEED");
-  return env == nullptr ? 20261123U : static_cast<unsigned>(std::strtoul(env, nullptr, 10));
-}
-
-struct Aligned {
-  explicit Aligned(int64_t bytes)
-      : data(std::aligned_alloc(64, static_cast<size_t>(bytes + 128) / 64 * 64)) {}
-  ~Aligned() { std::free(data); }
-  Aligned(const Aligned&) = delete;
-  Aligned& operator=(const Aligned&) = delete;
-  void* data;
-};
-
-struct Size {
-  int64_t m, n, k;
-};
 // Around 16 and 64 tokens, units of 16 and 64 outputs, quads, K blocks of 768, 64-bit words.
 const Size kSizes[] = {{1, 1, 1},     {1, 17, 5},    {3, 16, 64},  {15, 5, 67}, {16, 32, 128},
                        {17, 64, 130}, {33, 65, 31},  {49, 7, 129}, {64, 96, 97}, {65, 100, 385},
@@ -144,12 +132,12 @@ class U8S8Problem {
     const WeightSource<int8_t> source{w_.data(), s_.n, s_.k, s_.k, 1};
     const NonZeros bits = NonZeros::of(source);
     const BsrSize size = bsr_size(kernel.layout, bits);
-    const Aligned blob(size.bytes(1));
-    std::memset(blob.data, 0, static_cast<size_t>(size.bytes(1)));
-    int8_t* values = static_cast<int8_t*>(blob.data) + size.values_at();
+    const Aligned blob = aligned(size.bytes(1), 0);
+    std::memset(blob.get(), 0, static_cast<size_t>(size.bytes(1)));
+    int8_t* values = reinterpret_cast<int8_t*>(blob.get()) + size.values_at();
     BsrU8S8Args args;
     args.gemm = a;
-    args.w = bsr_pack(kernel.layout, bits, size, blob.data, [&](int64_t at, int64_t n, int64_t k) {
+    args.w = bsr_pack(kernel.layout, bits, size, blob.get(), [&](int64_t at, int64_t n, int64_t k) {
       values[at] = w_[static_cast<size_t>(n * s_.k + k)];
     });
     const SerialParallelFor parallel_for{workers};
@@ -160,8 +148,8 @@ class U8S8Problem {
       pack_x_slabs(kernel, a.x, a.ldx, s_.m, s_.k, packed_x.data(), parallel_for);
       args.slabs = packed_x.data();
     }
-    const Aligned scratch(align_scratch(kernel.scratch_bytes) * workers);
-    run_bsr(kernel, args, bsr_parts(args.w, slabs, workers), scratch.data, parallel_for);
+    const Aligned scratch = aligned(align_scratch(kernel.scratch_bytes) * workers, 0);
+    run_bsr(kernel, args, bsr_parts(args.w, slabs, workers), scratch.get(), parallel_for);
   }
 
   int64_t ldy() const { return ldy_; }

@@ -11,20 +11,18 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/draw.h"
 #include "tests/support/serial_parallel_for.h"
 
 namespace sprun::kernels {
 namespace {
 
+using testing_support::kCanary;
 using testing_support::SerialParallelFor;
 
-constexpr float kCanary = -12345.5F;
 constexpr int64_t kGuard = 32;  // canaries on either side of the output
 
-unsigned seed() {
-  const char* env = std::getenv("SPRUN_TEST_SEED");
-  return env == nullptr ? 20240607U : static_cast<unsigned>(std::strtoul(env, nullptr, 10));
-}
+unsigned seed() { return testing_support::seed_or(20240607U); }
 
 struct Axis {
   int64_t in, kernel = 1, stride = 1, dilation = 1, pad_begin = 0, pad_end = 0;

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -14,25 +13,22 @@
 
 #include "kernels/gemm/quantize_rows.h"
 #include "kernels/simd/half.h"
+#include "tests/support/aligned.h"
+#include "tests/support/draw.h"
 #include "tests/support/serial_parallel_for.h"
 
 namespace sprun::kernels {
 namespace {
 
+using testing_support::kCanary;
+using testing_support::kNan;
+using testing_support::kInf;
+using testing_support::Size;
+using testing_support::aligned;
+using testing_support::Aligned;
 using testing_support::SerialParallelFor;
 
-constexpr float kCanary = -12345.5F;
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInf = std::numeric_limits<float>::infinity();
-
-unsigned seed() {
-  const char* env = std::getenv("SPRUN_TEST_SEED");
-  return env == nullptr ? 20240607U : static_cast<unsigned>(std::strtoul(env, nullptr, 10));
-}
-
-struct Size {
-  int64_t m, n, k;
-};
+unsigned seed() { return testing_support::seed_or(20240607U); }
 
 // Around the register tiles (12 or 6 rows, 32, 16, 8 or 4 outputs), K around its steps, primes.
 const Size kSizes[] = {{1, 1, 1},    {1, 33, 5},   {2, 31, 2},   {3, 32, 3},    {4, 64, 64},
@@ -50,15 +46,6 @@ std::vector<float> random_floats(size_t size, std::mt19937& rng, float scale = 1
   for (float& x : v) x = uniform(rng);
   return v;
 }
-
-struct AlignedScratch {
-  explicit AlignedScratch(int64_t bytes)
-      : data(std::aligned_alloc(64, static_cast<size_t>(bytes + 64) / 64 * 64)) {}
-  ~AlignedScratch() { std::free(data); }
-  AlignedScratch(const AlignedScratch&) = delete;
-  AlignedScratch& operator=(const AlignedScratch&) = delete;
-  void* data;
-};
 
 // One f32 problem with its own stride for every operand and canaries in all gaps.
 struct F32Problem {
@@ -99,10 +86,10 @@ struct F32Problem {
     const SerialParallelFor parallel_for{workers};
     gemm_f32_pack_b(kernel, source, workers, packed.data(), parallel_for);
     std::vector<float> y = with_offset(static_cast<size_t>(s.m * ldy), kCanary);
-    const AlignedScratch scratch(gemm_scratch_bytes(kernel, workers));
+    const Aligned scratch = aligned(gemm_scratch_bytes(kernel, workers), 0);
     const GemmF32Args args{s.m, s.n,          s.k, x.data() + 1, ldx, packed.data(),
                            y.data() + 1, ldy, epilogue};
-    gemm_f32(kernel, args, workers, scratch.data, parallel_for);
+    gemm_f32(kernel, args, workers, scratch.get(), parallel_for);
     return y;
   }
 };
@@ -209,8 +196,8 @@ TEST(GemmF32, ResidualMayBeTheOutputItself) {
     GemmF32Args args{s.m, s.n, s.k, p.x.data() + 1, p.ldx, packed.data(), y.data(), s.n, {}};
     args.epilogue.residual = y.data();
     args.epilogue.ld_residual = s.n;
-    const AlignedScratch scratch(gemm_scratch_bytes(kernel, 1));
-    gemm_f32(kernel, args, 1, scratch.data, SerialParallelFor{1});
+    const Aligned scratch = aligned(gemm_scratch_bytes(kernel, 1), 0);
+    gemm_f32(kernel, args, 1, scratch.get(), SerialParallelFor{1});
     for (int64_t m = 0; m < s.m; ++m) {
       for (int64_t n = 0; n < s.n; ++n) {
         ASSERT_NEAR(y[static_cast<size_t>(m * s.n + n)],
@@ -247,8 +234,8 @@ TEST(GemmF32, EmptyProblemsWriteNothing) {
     for (const Size& s : {Size{0, 5, 3}, Size{3, 0, 5}}) {
       float y = kCanary;
       const GemmF32Args args{s.m, s.n, s.k, &y, s.k, &y, &y, s.n, {}};
-      const AlignedScratch scratch(gemm_scratch_bytes(*info.kernel, 1));
-      gemm_f32(*info.kernel, args, 1, scratch.data, SerialParallelFor{1});
+      const Aligned scratch = aligned(gemm_scratch_bytes(*info.kernel, 1), 0);
+      gemm_f32(*info.kernel, args, 1, scratch.get(), SerialParallelFor{1});
       EXPECT_EQ(y, kCanary);
     }
   });
@@ -270,10 +257,10 @@ TEST(GemmBf16, EveryVariantMatchesTheReference) {
       std::vector<uint16_t> packed(static_cast<size_t>(packed_size_bf16(s.n, s.k, kernel.nr)));
       kernel.pack(source, 0, num_panels(s.n, kernel.nr), packed.data());
       std::vector<float> y = with_offset(static_cast<size_t>(s.m * p.ldy), kCanary);
-      const AlignedScratch scratch(gemm_bf16_scratch_bytes(kernel, s.m, s.k, workers));
+      const Aligned scratch = aligned(gemm_bf16_scratch_bytes(kernel, s.m, s.k, workers), 0);
       GemmBf16Args args{s.m, s.n, s.k, nullptr, 0, packed.data(), y.data() + 1, p.ldy, {}};
       args.epilogue.bias = p.bias.data();
-      gemm_bf16(kernel, p.x.data() + 1, p.ldx, args, workers, scratch.data,
+      gemm_bf16(kernel, p.x.data() + 1, p.ldx, args, workers, scratch.get(),
                 SerialParallelFor{workers});
       return y;
     };
@@ -369,14 +356,14 @@ struct U8S8Problem {
     args.x_scale = x_scale.data();
     args.w_scale = w_scale.data();
     args.x_scale_stride = args.w_scale_stride = mode == Mode::kPerTensor ? 0 : 1;
-    const AlignedScratch scratch(gemm_scratch_bytes(kernel, workers));
+    const Aligned scratch = aligned(gemm_scratch_bytes(kernel, workers), 0);
     args.y_s32 = out.s32.data() + 1;
-    gemm_u8s8(kernel, args, workers, scratch.data, SerialParallelFor{workers});
+    gemm_u8s8(kernel, args, workers, scratch.get(), SerialParallelFor{workers});
     args.y_s32 = nullptr;
     args.y = out.f32.data() + 1;
     args.epilogue.bias = bias.data();
     args.epilogue.activation = Activation::kRelu;
-    gemm_u8s8(kernel, args, workers, scratch.data, SerialParallelFor{workers});
+    gemm_u8s8(kernel, args, workers, scratch.get(), SerialParallelFor{workers});
     return out;
   }
 };
@@ -429,8 +416,8 @@ TEST(GemmU8S8, LargestAllowedKDoesNotOverflow) {
     args.w_sum = w_sum.data();
     args.y_s32 = &y;
     args.ldy = 1;
-    const AlignedScratch scratch(gemm_scratch_bytes(*info.kernel, 1));
-    gemm_u8s8(*info.kernel, args, 1, scratch.data, SerialParallelFor{1});
+    const Aligned scratch = aligned(gemm_scratch_bytes(*info.kernel, 1), 0);
+    gemm_u8s8(*info.kernel, args, 1, scratch.get(), SerialParallelFor{1});
     EXPECT_EQ(y, -2147483520) << info.name;
   });
 }
@@ -480,11 +467,11 @@ TEST(QuantizeRows, EveryVariantMatchesTheReferenceBitForBit) {
         out.sums.assign(kRows, 0);
         const QuantizeRowsArgs args{x.data(), ldx, kRows, k, out.y.data(), ldy, out.scale.data(),
                                     out.zero.data(), out.sums.data()};
-        const AlignedScratch scratch(quantize_per_tensor_scratch_bytes(2));
+        const Aligned scratch = aligned(quantize_per_tensor_scratch_bytes(2), 0);
         if (per_row) {
           quantize_per_row(kernel, args, 2, SerialParallelFor{2});
         } else {
-          quantize_per_tensor(kernel, args, 2, scratch.data, SerialParallelFor{2});
+          quantize_per_tensor(kernel, args, 2, scratch.get(), SerialParallelFor{2});
         }
         return out;
       };

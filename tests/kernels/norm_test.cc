@@ -1,5 +1,6 @@
 // Every row normalisation variant of this machine against the scalar reference.
 #include "kernels/norm/norm.h"
+#include "tests/support/draw.h"
 
 #include <gtest/gtest.h>
 
@@ -13,13 +14,11 @@
 namespace sprun::kernels {
 namespace {
 
-constexpr float kCanary = -12345.5F;
+using testing_support::kCanary;
+
 constexpr int64_t kRows = 5;
 
-unsigned seed() {
-  const char* env = std::getenv("SPRUN_TEST_SEED");
-  return env == nullptr ? 20240607U : static_cast<unsigned>(std::strtoul(env, nullptr, 10));
-}
+unsigned seed() { return testing_support::seed_or(20240607U); }
 
 // Around one and four vectors of 4, 8 and 16 lanes, primes, hidden sizes.
 constexpr int64_t kSizes[] = {1,  2,  3,  4,  5,  7,  8,   9,   15,  16,  17,

@@ -15,21 +15,20 @@
 #include "kernels/gemm/quantize_rows.h"
 #include "kernels/simd/half.h"
 #include "runtime/base/thread_pool.h"
+#include "tests/support/draw.h"
 #include "tests/support/aligned.h"
 
 namespace sprun::kernels {
 namespace {
 
+using testing_support::kCanary;
+
 using testing_support::aligned;
 using testing_support::Aligned;
 
-constexpr float kCanary = -12345.5F;
 constexpr FfnWeights kWeights[] = {FfnWeights::kF32, FfnWeights::kBf16, FfnWeights::kInt8};
 
-unsigned seed() {
-  const char* env = std::getenv("SPRUN_TEST_SEED");
-  return env == nullptr ? 20240607U : static_cast<unsigned>(std::strtoul(env, nullptr, 10));
-}
+unsigned seed() { return testing_support::seed_or(20240607U); }
 
 // One matrix [n, k], stored transposed or with a gap, and its values in double.
 struct Matrix {

@@ -5,12 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "tests/support/draw.h"
 #include "tests/support/aligned.h"
 
 namespace sprun::kernels {
@@ -20,10 +20,7 @@ using testing_support::aligned;
 
 constexpr int32_t kCanary = -77;
 
-unsigned seed() {
-  const char* env = std::getenv("SPRUN_TEST_SEED");
-  return env == nullptr ? 20240607U : static_cast<unsigned>(std::strtoul(env, nullptr, 10));
-}
+unsigned seed() { return testing_support::seed_or(20240607U); }
 
 std::vector<float> normal_row(int64_t n, unsigned salt) {
   std::mt19937 rng(seed() + salt);
