@@ -86,6 +86,19 @@ TEST(Dims, ErrorsNameWhatIsUnknown) {
   EXPECT_NE(wrong.message().find("foo"), std::string::npos);
 }
 
+TEST(Dims, TheStartOfANameIsEnough) {
+  const auto ids = spec("ids", {symbol("batch_size"), symbol("sequence_length")});
+  EXPECT_EQ(shape_with(ids, {"batch=2,seq=7"}).value(), (Shape{2, 7}));
+  const auto exact = spec("ids", {symbol("seq"), symbol("seq_length")});
+  EXPECT_EQ(shape_with(exact, {"seq=3", "seq_length=4"}).value(), (Shape{3, 4}));
+  const auto sum = spec("mask", {symbol("past_length"), symbol("past_length + seq")});
+  EXPECT_EQ(shape_with(sum, {"past=3,seq=2"}).value(), (Shape{3, 5}));
+  const Status two = shape_with(spec("x", {symbol("seq_a"), symbol("seq_b")}), {"seq=1"}).status();
+  EXPECT_EQ(two.code(), Code::kUsage);
+  EXPECT_NE(two.message().find("more than one"), std::string::npos);
+  EXPECT_EQ(shape_with(ids, {"seq=1", "sequence_length=2"}).status().code(), Code::kUsage);
+}
+
 TEST(Dims, HugeShapesAreALimitNotACrash) {
   const auto status = shape_with(spec("x", {symbol("batch"), symbol("seq")}),
                                  {"batch=4000000000000", "seq=4000000000000"}).status();

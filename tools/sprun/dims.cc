@@ -132,6 +132,16 @@ bool is_sequence(const std::string& name) {
   return (lower(name).find("seq") != std::string::npos || name == "s") && !is_total(name);
 }
 
+// The dimension called `name`, or else those that begin with it: seq for sequence_length. Sums are called in full.
+std::vector<std::string> names_meant(const std::set<std::string>& known, const std::string& name) {
+  if (known.contains(name)) return {name};
+  std::vector<std::string> meant;
+  for (const std::string& candidate : known) {
+    if (candidate.starts_with(name) && candidate.find('+') == std::string::npos) meant.push_back(candidate);
+  }
+  return meant;
+}
+
 }  // namespace
 
 Result<std::vector<int64_t>> parse_int_list(const std::string& text) {
@@ -187,15 +197,16 @@ Result<DimResolver> DimResolver::create(std::span<const TensorSpec> inputs, DimM
       for (const std::string& term : terms_of(name)) known.insert(term);
     }
   }
-  for (const auto& [name, size] : given) {
-    if (!known.contains(name)) {
-      return usage(fmt::format(
-          "--dim {}: no input has this dimension; there are: {}", name,
-          known.empty() ? "none, every size is fixed" : fmt::format("{}", fmt::join(known, ", "))));
-    }
-  }
   DimResolver resolver;
-  resolver.sizes_ = std::move(given);
+  for (const auto& [name, size] : given) {
+    const std::vector<std::string> meant = names_meant(known, name);
+    if (meant.size() != 1) {
+      return usage(fmt::format("--dim {}: {}; there are: {}", name,
+                               meant.empty() ? "no input has this dimension" : "the start of more than one dimension",
+                               known.empty() ? "none, every size is fixed" : fmt::format("{}", fmt::join(known, ", "))));
+    }
+    if (!resolver.sizes_.emplace(meant[0], size).second) return usage("--dim " + meant[0] + " is given twice");
+  }
   return resolver;
 }
 

@@ -41,7 +41,8 @@ Result<std::vector<int64_t>> parse_int_list(const std::string& text);
 // axis 0, and 128 on axis 1 of an integer matrix.
 class DimResolver {
  public:
-  // kUsage if `given` names a dimension that no input has; the message lists those there are.
+  // A name in `given` may be the start of a dimension's: seq for sequence_length. kUsage if no dimension or more than one
+  // is meant; the message lists those there are.
   static Result<DimResolver> create(std::span<const TensorSpec> inputs, DimMap given);
 
   // Takes over the sizes of a tensor the user supplied: its symbols get the tensor's sizes unless

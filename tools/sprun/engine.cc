@@ -68,8 +68,8 @@ void add_input_options(CLI::App& app, InputArgs& args) {
                  "NAME=FILE.npy, FILE.npz, a folder of .npy files or an ONNX test_data_set folder; "
                  "may be repeated");
   app.add_option("--dim", args.dims,
-                 "Sizes of symbolic dimensions, batch=1,seq=128; unnamed ones are INPUT[AXIS]. "
-                 "Defaults by name: "
+                 "Sizes of symbolic dimensions, batch=1,seq=128; the start of a name is enough, unnamed ones are "
+                 "INPUT[AXIS]. Defaults by name: "
                  "past 0, batch 1, sequence and length 128, channels 3, height and width 224");
   app.add_option("--fill", args.fill,
                  "Inputs that are not given: random (sensible for their kind), zeros, ones");
