@@ -1,8 +1,8 @@
-"""Real models with data that say how good they are, for compress_quality.py.
+"""Real models with data that say how good they are, for compress_quality.py and reference_quality.py.
 
 A task has a name, the ONNX file `model`, calibration data as a dict of arrays (`calibration`; sprun learns from `samples` of it) that
-does not overlap with what judges, and scores(path of a compressed file), one number for each of `units`. Needs numpy, onnx, onnxruntime
-and, for MiniLM, tokenizers.
+does not overlap with what judges, and scores(path of a file), one number for each of `units`. scores takes the engine too: a function
+from a path to an object with run(names of outputs or None, dict of arrays). Needs numpy, onnx, onnxruntime and, for MiniLM, tokenizers.
 """
 import csv
 import json
@@ -104,8 +104,8 @@ class Banking:
         nearest = (dev @ train.T).argmax(axis=1)
         return 100 * float(np.mean(self.train[1][nearest] == self.dev[1]))
 
-    def scores(self, path):
-        return [self.nearest_neighbours(session(path))]
+    def scores(self, path, engine=session):
+        return [self.nearest_neighbours(engine(path))]
 
 
 class UseLite(Banking):
@@ -129,8 +129,8 @@ class UseLite(Banking):
         w = np.linalg.solve((x - mean).T @ (x - mean) + 3 * np.eye(x.shape[1]), (x - mean).T @ (y - shift))
         return 100 * float(np.mean(((test - mean) @ w + shift > 0.5) == truth))
 
-    def scores(self, path):
-        run = session(path)
+    def scores(self, path, engine=session):
+        run = engine(path)
         return [self.nearest_neighbours(run), self.probe(run)]
 
 
@@ -158,13 +158,13 @@ class Stories:
         lines = (self.model.parent / "dense_samples.ids.txt").read_text().splitlines()
         stories = [list(map(int, line.split())) for line in lines if line.strip()]
         half = len(stories) // 2
-        self.held_out = stories[half:]
+        self.stories, self.held_out = stories, stories[half:]
         ids, mask = padded(stories[:half])
         self.samples = half
         self.calibration = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(ids)}
 
-    def scores(self, path):
-        run, losses = session(path), []
+    def scores(self, path, engine=session):
+        run, losses = engine(path), []
         for story in self.held_out:
             ids, mask = padded([story])
             logits = run.run(None, {"input_ids": ids, "attention_mask": mask, "position_ids": positions(ids)})[0][0]
@@ -219,8 +219,8 @@ class ByteLm:
     def feed(ids):
         return {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": positions(ids)}
 
-    def scores(self, path):
-        run, losses = session(path), []
+    def scores(self, path, engine=session):
+        run, losses = engine(path), []
         for row in self.windows:
             logits = run.run(None, self.feed(row[None, :-1]))[0][0]
             losses.append(nats(logits, row[1:]))
