@@ -1,4 +1,4 @@
-// The only file that includes oneTBB.
+// The only file, but for tests, that includes oneTBB.
 #include "runtime/base/thread_pool.h"
 
 #include <immintrin.h>
@@ -44,8 +44,17 @@ int cgroup_cores() {
 }  // namespace
 
 struct ThreadPool::Impl {
-  explicit Impl(int n) : arena(n) {}
-  tbb::task_arena arena;
+  explicit Impl(int num_threads) : own(num_threads), arena(own) {}
+  explicit Impl(const TaskArena& given) : arena(given), is_shared(true) {}
+
+  template <class Fn>
+  void execute(const Fn& fn) {
+    arena.execute([](const void* f) { (*static_cast<const Fn*>(f))(); }, &fn);
+  }
+
+  tbb::task_arena own;
+  TaskArena arena;
+  bool is_shared = false;
 };
 
 int usable_cores() {
@@ -59,6 +68,10 @@ int usable_cores() {
 ThreadPool::ThreadPool(int num_threads)
     : num_threads_(num_threads > 0 ? std::min(num_threads, usable_cores()) : usable_cores()) {
   if (num_threads_ > 1) impl_ = std::make_unique<Impl>(num_threads_);
+}
+
+ThreadPool::ThreadPool(const TaskArena& arena) : num_threads_(std::max(1, arena.max_concurrency())) {
+  impl_ = std::make_unique<Impl>(arena);
 }
 
 ThreadPool::~ThreadPool() = default;
@@ -79,7 +92,8 @@ void ThreadPool::run(int64_t n, int64_t grain, Body body, const void* fn) {
         },
         tbb::simple_partitioner());
   };
-  impl_->arena.execute(loop);
+  // A thread that waits in an arena of many users must not start on a request that comes back for this session.
+  impl_->execute([&] { impl_->is_shared ? tbb::this_task_arena::isolate(loop) : loop(); });
 }
 
 void ThreadPool::enter_impl(void (*body)(const void*), const void* fn) {
@@ -88,7 +102,7 @@ void ThreadPool::enter_impl(void (*body)(const void*), const void* fn) {
     body(fn);
   };
   if (impl_) {
-    impl_->arena.execute(flushed);
+    impl_->execute(flushed);
   } else {
     flushed();
   }

@@ -7,12 +7,16 @@
 #include <memory>
 #include <type_traits>
 
+#include "sprun/task_arena.h"
+
 namespace sprun {
 
 class ThreadPool {
  public:
   // num_threads >= 1, at most the cores that the process may use; 0 means all of them. One thread never starts a worker.
   explicit ThreadPool(int num_threads);
+  // Works in the caller's arena, with all of its threads; loops are isolated from other work there.
+  explicit ThreadPool(const TaskArena& arena);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

@@ -88,7 +88,8 @@ Status check_symbols(const std::vector<TensorSpec>& specs, std::span<const Const
 }  // namespace
 
 struct Session::Impl {
-  Impl(std::shared_ptr<const Model> m, int threads) : model(std::move(m)), pool(threads) {
+  Impl(std::shared_ptr<const Model> m, const SessionOptions& options)
+      : model(std::move(m)), pool(options.arena ? ThreadPool(options.arena) : ThreadPool(options.num_threads)) {
     const auto& impl = model->impl();
     inputs.resize(impl.inputs.size());
     outputs.resize(impl.outputs.size());
@@ -183,7 +184,12 @@ Result<Session> Session::create(std::shared_ptr<const Model> model, const Sessio
   if (options.num_threads < 0 || options.num_threads > 1024) {
     return Status(Code::kUsage, "num_threads is " + std::to_string(options.num_threads) + ", expected 0 to 1024");
   }
-  return Session(std::make_unique<Impl>(std::move(model), options.num_threads));
+  if (options.arena && options.num_threads != 0) {
+    return Status(Code::kUsage, "num_threads is " + std::to_string(options.num_threads) +
+                                    ", expected 0 beside an arena, which has " +
+                                    std::to_string(options.arena.max_concurrency()) + " threads");
+  }
+  return Session(std::make_unique<Impl>(std::move(model), options));
 }
 
 const Model& Session::model() const { return *impl_->model; }

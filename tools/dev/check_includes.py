@@ -36,7 +36,7 @@ ISA_FILE_STD = {"immintrin.h", "cstdint", "cstddef", "stdint.h", "stddef.h", "ty
 # Package -> (pattern of the included path, prefixes of files that may include it).
 DOORS = {
     "oneDNN": (r"^(dnnl|oneapi/dnnl)", ["bench/kernels/gemm_bench.cc", "bench/kernels/"]),
-    "oneTBB": (r"^(tbb/|oneapi/tbb)", ["runtime/base/thread_pool.cc"]),
+    "oneTBB": (r"^(tbb/|oneapi/tbb)", ["runtime/base/thread_pool.cc", "tests/runtime/"]),
     "xsimd": (r"^xsimd/", ["kernels/"]),
     "protobuf": (r"^google/protobuf/", ["graph/onnx/", "tests/graph/onnx/"]),
     "onnx": (r"^onnx/", ["graph/onnx/", "tests/graph/onnx/"]),

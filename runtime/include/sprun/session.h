@@ -18,6 +18,7 @@
 #include "sprun/export.h"
 #include "sprun/generate.h"
 #include "sprun/model.h"
+#include "sprun/task_arena.h"
 #include "sprun/tensor.h"
 
 namespace sprun {
@@ -25,6 +26,9 @@ namespace sprun {
 struct SessionOptions {
   // 0: every core the process may use, which is also the most there can be; 1: only the calling thread.
   int num_threads = 0;
+  // Where the session does all its work, instead of an arena of its own: as many threads as the arena has. Loops of a
+  // session do not take up other work of the arena while they wait. num_threads must be 0.
+  TaskArena arena = {};
 };
 
 struct RunOptions {

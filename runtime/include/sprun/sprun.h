@@ -10,5 +10,6 @@
 #include "sprun/shape.h"
 #include "sprun/sparse.h"
 #include "sprun/status.h"
+#include "sprun/task_arena.h"
 #include "sprun/tensor.h"
 #include "sprun/tokenizer.h"

@@ -1,6 +1,8 @@
 #include "sprun/session.h"
 
 #include <gtest/gtest.h>
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
 
 #include <atomic>
 #include <cmath>
@@ -161,6 +163,28 @@ TEST(SessionThreads, EightSessionsShareOneModel) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0);
+}
+
+TEST(SessionThreads, SessionsShareTheArenaOfTheCaller) {
+  const GeneratedModel file("bert-tiny");
+  auto model = Model::load(file.path()).value();
+  const auto inputs = bert_inputs(1, 16);
+  auto alone = Session::create(model, {.num_threads = 1}).value();
+  const auto want = alone.run(inputs).value();
+  tbb::task_arena arena(3);
+  tbb::parallel_for(0, 12, [&](int) {
+    auto session = Session::create(model, {.arena = arena}).value();
+    EXPECT_EQ(session.num_threads(), 3);
+    const auto got = session.run(inputs).value();
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      const size_t bytes = static_cast<size_t>(want[i].tensor.num_elements()) * sizeof(float);
+      EXPECT_EQ(std::memcmp(got[i].tensor.data(), want[i].tensor.data(), bytes), 0);
+    }
+  });
+  const auto both = Session::create(model, {.num_threads = 2, .arena = arena});
+  ASSERT_FALSE(both.ok());
+  EXPECT_EQ(both.status().code(), Code::kUsage);
 }
 
 TEST(Model, ReportsUnknownPassesAndFiles) {
