@@ -10,12 +10,18 @@ using graph::Graph;
 using graph::ValueId;
 
 Result<double> time_layer(const Graph& graph, ValueId x, ValueId y, const Tensor& input,
-                          ThreadPool& pool, std::stop_token stop) {
-  const ValueId from[] = {x}, to[] = {y};
+                          const Batch& sample, ThreadPool& pool, std::stop_token stop) {
+  std::vector<ValueId> from = {x};
+  std::vector<ConstTensorView> views = {input.view()};
+  for (size_t i = 0; i < sample.inputs.size(); ++i) {
+    if (graph.inputs()[i] == x) continue;
+    from.push_back(graph.inputs()[i]);
+    views.push_back(sample.inputs[i].view());
+  }
+  const ValueId to[] = {y};
   SPRUN_ASSIGN(Graph part, extract_part(graph, from, to));
   SPRUN_ASSIGN(GraphRunner runner, GraphRunner::create(std::move(part), pool, SparseMode::kAuto));
-  const ConstTensorView view = input.view();
-  return runner.time_ms({&view, 1}, std::move(stop));
+  return runner.time_ms(views, std::move(stop));
 }
 
 Status visit_layers(const Graph& graph, const Batch& sample, ThreadPool& pool, std::stop_token stop,
@@ -45,12 +51,21 @@ bool has_same_ends(const Graph& before, const Graph& after, ValueId x, ValueId y
 // The layer after the change. Where it reads fewer inputs than before, zeros stand for them: times
 // do not depend on values.
 Result<double> time_after(const Graph& after, ValueId x, ValueId y, const LayerReport& entry,
-                          const Tensor& input, ThreadPool& pool, const std::stop_token& stop) {
-  if (entry.after.inputs == entry.before.inputs) return time_layer(after, x, y, input, pool, stop);
+                          const Tensor& input, const Batch& sample, ThreadPool& pool,
+                          const std::stop_token& stop) {
+  if (entry.after.inputs == entry.before.inputs)
+    return time_layer(after, x, y, input, sample, pool, stop);
   Shape shape = input.shape();
   shape[shape.rank() - 1] = entry.after.inputs;
   SPRUN_ASSIGN(const Tensor narrow, Tensor::zeros(input.dtype(), shape));
-  return time_layer(after, x, y, narrow, pool, stop);
+  return time_layer(after, x, y, narrow, sample, pool, stop);
+}
+
+// A layer that cannot be timed alone has no time; the rest goes on.
+Result<std::optional<double>> unless_cancelled(const Result<double>& ms) {
+  if (ms.ok()) return std::optional(*ms);
+  if (ms.status().code() == Code::kCancelled) return ms.status();
+  return std::optional<double>();
 }
 
 }  // namespace
@@ -65,15 +80,15 @@ Result<std::optional<double>> time_changed_layers(const Graph& before, const Gra
         LayerReport* entry = report.find(layer.name);
         if (entry == nullptr || entry->action.empty()) return {};
         const ValueId y = before.node(layer.node).outputs[0];
-        SPRUN_ASSIGN(entry->ms_before, time_layer(before, layer.x, y, input, pool, stop));
+        SPRUN_ASSIGN(entry->ms_before,
+                     unless_cancelled(time_layer(before, layer.x, y, input, sample, pool, stop)));
         const bool removed = entry->after.parameters() == 0;
         if (!removed && has_same_ends(before, after, layer.x, y)) {
-          const auto ms = time_after(after, layer.x, y, *entry, input, pool, stop);
-          if (!ms.ok() && ms.status().code() == Code::kCancelled) return ms.status();
-          if (ms.ok()) entry->ms_after = *ms;
+          SPRUN_ASSIGN(entry->ms_after, unless_cancelled(time_after(after, layer.x, y, *entry, input,
+                                                                    sample, pool, stop)));
         }
-        complete = complete && (removed || entry->ms_after.has_value());
-        saved += *entry->ms_before - entry->ms_after.value_or(0);
+        complete = complete && entry->ms_before && (removed || entry->ms_after);
+        saved += entry->ms_before.value_or(0) - entry->ms_after.value_or(0);
         return {};
       }));
   return complete ? std::optional(saved) : std::nullopt;

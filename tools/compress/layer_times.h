@@ -15,9 +15,11 @@
 
 namespace sprun::compress {
 
-// The layer alone: what computes `y` from `x` in `graph`.
+// The layer alone: what computes `y` from `x` in `graph`, and from inputs of the model, such as a
+// mask, which are those of `sample`.
 Result<double> time_layer(const graph::Graph& graph, graph::ValueId x, graph::ValueId y,
-                          const Tensor& input, ThreadPool& pool, std::stop_token stop);
+                          const Tensor& input, const Batch& sample, ThreadPool& pool,
+                          std::stop_token stop);
 
 // A layer of a graph and what it reads for one sample.
 using LayerVisitor = std::function<Status(const LinearLayer& layer, const Tensor& input)>;

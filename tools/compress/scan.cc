@@ -32,26 +32,26 @@ std::vector<PruneSpec> levels_of(const ScanOptions& options) {
 
 class Scan {
  public:
-  Scan(const Graph& graph, const Calibration& calibration, ThreadPool& pool,
+  Scan(const Graph& graph, const Calibration& calibration, const Batch& sample, ThreadPool& pool,
        const ScanOptions& options)
-      : graph_(graph), calibration_(calibration), pool_(pool), options_(options) {}
+      : graph_(graph), calibration_(calibration), sample_(sample), pool_(pool), options_(options) {}
 
-  Result<std::vector<ScanLayer>> run(const Batch& sample) {
+  Result<std::vector<ScanLayer>> run() {
     SPRUN_ASSIGN(const std::vector<LinearLayer> all, find_linear_layers(graph_));
     for (const LinearLayer& layer : all) {
       const bool skipped = std::any_of(options_.skip.begin(), options_.skip.end(),
                                        [&](const std::string& p) { return is_named(layer, p); });
       if (layer.obstacle.empty() && !layer.is_head && !skipped) layers_.push_back(layer);
     }
-    SPRUN_TRY(collect_samples(sample));
+    SPRUN_TRY(collect_samples());
     SPRUN_TRY(learn());
     return std::move(results_);
   }
 
  private:
   // What each layer reads for the one sample.
-  Status collect_samples(const Batch& sample) {
-    return visit_layers(graph_, sample, pool_, options_.stop,
+  Status collect_samples() {
+    return visit_layers(graph_, sample_, pool_, options_.stop,
                         [&](const LinearLayer& layer, const Tensor& input) {
                           inputs_[layer.x] = input;
                           return Status();
@@ -102,12 +102,13 @@ class Scan {
   }
 
   Result<double> time(const LinearLayer& layer, const Graph& graph) {
-    return time_layer(graph, layer.x, graph.node(layer.node).outputs[0], inputs_.at(layer.x), pool_,
-                      options_.stop);
+    return time_layer(graph, layer.x, graph.node(layer.node).outputs[0], inputs_.at(layer.x),
+                      sample_, pool_, options_.stop);
   }
 
   const Graph& graph_;
   const Calibration& calibration_;
+  const Batch& sample_;
   ThreadPool& pool_;
   const ScanOptions& options_;
   std::vector<LinearLayer> layers_;
@@ -142,7 +143,7 @@ Result<std::vector<ScanLayer>> scan_layers(const Graph& graph, const Calibration
   const bool needs_data = find_prune_method(options.method)->needs == PruneMethod::Needs::kInputs;
   if (needs_data && calibration.empty())
     return Status(Code::kUsage, options.method + " needs --calibration");
-  return Scan(graph, calibration, pool, options).run(sample);
+  return Scan(graph, calibration, sample, pool, options).run();
 }
 
 Result<Recipe> recipe_for_speedup(const std::vector<ScanLayer>& layers, double model_ms,

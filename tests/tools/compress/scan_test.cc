@@ -54,6 +54,28 @@ TEST(Scan, SeesEveryLayerWithTheInputsOfTheOriginal) {
             Code::kUsage);
 }
 
+TEST(TimeLayer, InputsOfTheModelThatALayerReadsAreThoseOfTheSample) {
+  graph::Graph g;
+  const auto x = g.add_input("x", DType::kF32, std::vector<graph::DimInfo>{{1, ""}, {4, ""}, {8, ""}});
+  const auto mask = g.add_input("mask", DType::kS64, std::vector<graph::DimInfo>{{1, ""}, {4, ""}});
+  const auto hidden = add_op(g, "Relu", {x}, "relu");
+  const auto narrow = add_op(g, "Cast", {mask}, "cast");
+  g.node(g.value(narrow).producer).attrs.set("to", int64_t{6});
+  const auto w = g.add_constant("w", tensor_of(random_matrix(8, 24, 1)));
+  const auto b = g.add_constant("b", Tensor::zeros(DType::kF32, Shape{24}).value());
+  const auto n = g.add_node("com.microsoft", "Attention", 1, {hidden, w, b, narrow}, {"y"});
+  g.node(n).attrs.set("num_heads", int64_t{2});
+  g.node(n).def = graph::find_op("com.microsoft", "Attention", 1);
+  const auto y = g.node(n).outputs[0];
+  g.set_outputs({y});
+  Batch sample;
+  sample.inputs = {Tensor::zeros(DType::kF32, Shape{1, 4, 8}).value(),
+                   Tensor::zeros(DType::kS64, Shape{1, 4}).value()};
+  ThreadPool pool(1);
+  EXPECT_GT(time_layer(g, hidden, y, sample.inputs[0], sample, pool, {}).value(), 0);
+  EXPECT_GT(time_layer(g, x, y, sample.inputs[0], sample, pool, {}).value(), 0);
+}
+
 TEST(VisitLayers, GivesWhatEachLayerReads) {
   const graph::Graph g = small_graph(3);
   const Calibration calibration = small_calibration(1, 16, 4);
