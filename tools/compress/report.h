@@ -55,9 +55,9 @@ struct LatencyReport {
   std::string shapes;
 
   double speedup() const { return before_ms / after_ms; }
-  // Slower by more than the noise.
+  // Slower by more than the noise, and by what can be told at all.
   bool is_slower() const {
-    return after_ms > before_ms * (1 + std::max(before_spread, after_spread) / 2);
+    return after_ms > before_ms * (1 + std::max({before_spread, after_spread, 0.04}) / 2);
   }
 };
 
