@@ -1,0 +1,115 @@
+// What the phases of one call share: sizes, scratch, the inputs as the products read them, and what
+// is known so far of the active neurons. Internal to the family.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/gemm/quantize_rows.h"
+#include "kernels/sparse_ffn/sparse_ffn.h"
+
+namespace sprun::kernels::sparse_ffn {
+
+inline constexpr int64_t kZeroNeurons = 2048;
+
+// From here on packing panels costs less than the faster products save.
+inline constexpr int64_t kManyTokens = 32;
+
+constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+constexpr int64_t ceil_div(int64_t n, int64_t step) { return (n + step - 1) / step; }
+
+int64_t weight_bytes(const SparseFfn& ffn);
+
+// Sizes that follow from shape and tokens, in elements.
+struct Sizes {
+  int64_t tokens, gate_panels, gate_unit, gate_units;
+  int64_t ld_g;         // rows of g and h
+  int64_t ld_acc;       // outputs, whole lines
+  int64_t ld_x, ld_up;  // rows of converted x
+  int64_t accs;         // sets of sums: workers or segments
+  int64_t acc_rows;     // of a set
+  int64_t ld_codes;     // rows of h as the dense GEMM reads them
+
+  Sizes(const SparseFfn& ffn, int64_t tokens, int workers);
+};
+
+struct RowQuant {
+  float* scale;
+  int32_t* zero;
+  int32_t* sum;
+};
+
+struct Buffers {
+  float* g;         // [tokens, ld_g]: gate values, then s
+  float* h;         // [tokens, ld_g] by place in the list
+  double* moments;  // [gate_units, tokens, 2]
+  float* theta;     // [tokens]
+  int32_t* ids;     // listed neurons
+  int64_t* counts;  // [2, zero units]: listed, active
+  char *x_gate, *x_up;
+  RowQuant gate_quant, up_quant;
+  QuantParams* h_quant;  // [tokens]
+  float* h_range;        // [workers, 2, ld_range]
+  int64_t ld_range;
+  char* acc;          // [accs, acc_rows, ld_acc] of 4 bytes
+  int64_t* acc_used;  // [accs, 8]
+  char* unit;         // per worker: codes and sums of a unit
+  int64_t unit_bytes;
+  char* gemm;
+  int64_t gemm_bytes;
+  char* topk;
+  // Many tokens only.
+  char* codes;     // [tokens, ld_codes] int8 or bf16
+  int32_t* h_sum;  // [tokens] of codes
+  int32_t* w_sum;  // per worker, a panel
+  char* panels;    // per worker
+  int64_t panel_bytes;
+  int64_t end;
+
+  // Carves `scratch`, or with null only counts.
+  Buffers(const SparseFfn& ffn, const Sizes& sizes, int workers, void* scratch);
+};
+
+// x as the products read it.
+struct InputRows {
+  const void* x;
+  int64_t ld;
+  const float* scale;
+  const int32_t* zero;
+  const int32_t* sum;
+};
+
+struct Call {
+  Call(const SparseFfn& layer, const SparseFfnArgs& given, int threads, void* scratch)
+      : ffn(layer),
+        args(given),
+        shape(layer.shape),
+        sizes(layer, given.tokens, threads),
+        mem(layer, sizes, threads, scratch),
+        blob(static_cast<const char*>(given.weights)),
+        int8(layer.shape.weights == FfnWeights::kInt8),
+        workers(threads) {}
+
+  // An area of the blob; null where it is not there.
+  template <class T>
+  const T* weights(int64_t offset) const {
+    return offset < 0 ? nullptr : reinterpret_cast<const T*>(blob + offset);
+  }
+
+  const SparseFfn& ffn;
+  const SparseFfnArgs& args;
+  const SparseFfnShape& shape;
+  const Sizes sizes;
+  const Buffers mem;
+  const char* blob;
+  const bool int8;
+  const int64_t workers;
+  InputRows gate{}, up{};
+  int64_t active = 0, union_active = 0;
+  int64_t listed = 0;  // neurons that are computed
+  int64_t segments = 0;
+  FfnPath path = FfnPath::kSparse;
+  bool weight_sums = false;  // zero points need sums of weights
+  bool many = false;         // up and down by the dense GEMM
+};
+
+}  // namespace sprun::kernels::sparse_ffn
