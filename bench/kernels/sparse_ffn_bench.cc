@@ -1,7 +1,7 @@
 // Sparse feed-forward layers against the same layers dense, weights out of cache.
 //
-//   sprun_sparse_ffn_bench [threads [tokens [filter]]]     0 threads: 1, then 2; 0 tokens: 1, 2, 4,
-//   8
+//   sprun_sparse_ffn_bench [threads [tokens [filter]]]     0 threads: 1, then 2
+//                                                          0 tokens: 1, 2, 4, 8; else any number
 //
 // Each line: how many times faster than dense the sparse path is, the ceiling that the bytes set
 // (dense bytes / sparse bytes), how much of it is reached, and the bytes a second of three sides
@@ -10,7 +10,7 @@
 //   dense    the same weights, all neurons
 //   gemm     three products of kernels/gemm on their own packed weights
 // "dense" of the ratio is the faster of the last two. Sides alternate in one process and walk over
-// kLayers copies of the weights. With one thread, time is CPU time of the thread; with more,
+// kLayers copies of the weights, or 2 with many tokens. With one thread, time is CPU time of the thread; with more,
 // elapsed time. Medians of kRounds.
 #include <emmintrin.h>
 #include <time.h>
@@ -41,6 +41,7 @@ using bench::now;
 
 constexpr int kRounds = 11;
 constexpr int kLayers = 6;
+constexpr int64_t kManyTokens = 32;  // from here on arithmetic counts, not bytes
 
 struct Case {
   const char* name;
@@ -116,11 +117,12 @@ struct Weights {
 
 struct Side {
   std::function<void(int layer)> run;
+  int layers;
   std::vector<double> seconds;  // of one layer
   void measure(clockid_t clock) {
     const double start = now(clock);
-    for (int i = 0; i < kLayers; ++i) run(i);
-    seconds.push_back((now(clock) - start) / kLayers);
+    for (int i = 0; i < layers; ++i) run(i);
+    seconds.push_back((now(clock) - start) / layers);
   }
   double gb_per_s(int64_t bytes) const {
     return 1e-9 * static_cast<double>(bytes) / median(seconds);
@@ -153,12 +155,14 @@ struct Bench {
   Buffer scratch;
   SparseFfnStats stats;
   int64_t tokens = 1;
+  int64_t most;  // tokens
 
-  Bench(const Case& which, ThreadPool& threads)
+  Bench(const Case& which, ThreadPool& threads, int64_t most_tokens)
       : c(which),
         pool(threads),
         clock(threads.num_threads() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC),
-        ffn(make_sparse_ffn(which.shape, available_isas())) {
+        ffn(make_sparse_ffn(which.shape, available_isas())),
+        most(most_tokens) {
     const Weights weights(c);
     const SparseFfnShape& s = c.shape;
     const Buffer blob = allocate(plan_sparse_ffn(&ffn, weights.source));
@@ -167,16 +171,16 @@ struct Bench {
     if (s.weights == kI8) pack_gemms(weights);
     std::mt19937 rng(2);
     std::normal_distribution<float> normal;
-    for (int64_t i = 0; i < 8 * kLayers * (s.d_gate + s.d_up); ++i) x.push_back(normal(rng));
+    for (int64_t i = 0; i < most * kLayers * (s.d_gate + s.d_up); ++i) x.push_back(normal(rng));
     const int64_t widest = std::max({s.d_ff, s.d_gate, s.d_out});
-    y.resize(static_cast<size_t>(8 * s.d_out));
+    y.resize(static_cast<size_t>(most * s.d_out));
     ones.assign(static_cast<size_t>(widest), 1.0F);
-    codes.resize(static_cast<size_t>(8 * widest));
-    h.resize(static_cast<size_t>(8 * widest));
-    x_scale.resize(8);
-    x_zero.resize(8);
+    codes.resize(static_cast<size_t>(most * widest));
+    h.resize(static_cast<size_t>(most * widest));
+    x_scale.resize(static_cast<size_t>(most));
+    x_zero.resize(static_cast<size_t>(most));
     scratch =
-        allocate(std::max<int64_t>(sparse_ffn_scratch_bytes(ffn, 8, pool.num_threads()), 8 << 20));
+        allocate(std::max<int64_t>(sparse_ffn_scratch_bytes(ffn, most, pool.num_threads()), 8 << 20));
   }
 
   void pack_gemms(const Weights& weights) {
@@ -197,7 +201,7 @@ struct Bench {
   }
 
   const float* row(int layer) const {
-    return x.data() + layer * 8 * (c.shape.d_gate + c.shape.d_up);
+    return x.data() + layer * most * (c.shape.d_gate + c.shape.d_up);
   }
 
   void run_ffn(int layer, FfnPath path) {
@@ -207,7 +211,7 @@ struct Bench {
     a.weights = blobs.at(layer);
     a.x_gate.x = row(layer);
     a.x_gate.ld = s.d_gate;
-    a.x_up.x = row(layer) + 8 * s.d_gate;
+    a.x_up.x = row(layer) + most * s.d_gate;
     a.x_up.ld = s.d_up;
     a.rule.sparsifier = c.sparsifier;
     a.rule.activation = c.activation;
@@ -248,7 +252,7 @@ struct Bench {
   void run_gemms(int layer) {
     const SparseFfnShape& s = c.shape;
     product(layer, 0, row(layer), s.d_ff, s.d_gate, h.data());
-    product(layer, 1, row(layer) + 8 * s.d_gate, s.d_ff, s.d_up, h.data());
+    product(layer, 1, row(layer) + most * s.d_gate, s.d_ff, s.d_up, h.data());
     product(layer, 2, h.data(), s.d_out, s.d_ff, y.data());
   }
 
@@ -271,10 +275,11 @@ struct Bench {
 
   void measure(int64_t count) {
     tokens = count;
-    Side sparse{[this](int i) { run_ffn(i, FfnPath::kAuto); }, {}};
-    Side dense{[this](int i) { run_ffn(i, FfnPath::kDense); }, {}};
-    Side gemm{[this](int i) { run_gemms(i); }, {}};
-    Side reading{[this](int i) { read(i); }, {}};
+    const int layers = count < kManyTokens ? kLayers : 2;
+    Side sparse{[this](int i) { run_ffn(i, FfnPath::kAuto); }, layers, {}};
+    Side dense{[this](int i) { run_ffn(i, FfnPath::kDense); }, layers, {}};
+    Side gemm{[this](int i) { run_gemms(i); }, layers, {}};
+    Side reading{[this](int i) { read(i); }, layers, {}};
     for (int r = 0; r < kRounds; ++r) {
       reading.measure(clock);
       sparse.measure(clock);
@@ -315,10 +320,11 @@ int main(int argc, char** argv) {
     for (int n : {1, 2}) {
       if (threads != 0 && threads != n) continue;
       sprun::ThreadPool pool(n);
-      sprun::kernels::Bench bench(c, pool);
+      sprun::kernels::Bench bench(c, pool, std::max<int64_t>(tokens, 8));
       for (int64_t t : {1, 2, 4, 8}) {
-        if (tokens == 0 || tokens == t) bench.measure(t);
+        if (tokens == 0) bench.measure(t);
       }
+      if (tokens != 0) bench.measure(tokens);
     }
   }
   return 0;

@@ -48,6 +48,11 @@ Sizes::Sizes(const SparseFfn& ffn, int64_t t, int workers) : tokens(t) {
   const bool int8 = s.weights == FfnWeights::kInt8;
   ld_codes = int8 ? round_up(s.d_ff, 64) : bf16_ldx(s.d_ff);
   acc_rows = int8 ? tokens + 1 : tokens;
+  list_columns = (int8 ? 256 : 512) / bytes;
+  list_block = kListDownBytes / (list_columns * bytes);
+  list_blocks = ceil_div(s.d_ff, list_block);
+  ld_ids = list_blocks * (list_block + kIndexSlack);
+  list_groups = ceil_div(s.d_ff, kListUpNeurons);
   accs = int8 ? workers : std::clamp<int64_t>(kSegmentFloats / (tokens * ld_acc), 1, kMaxSegments);
 }
 
@@ -57,7 +62,9 @@ Buffers::Buffers(const SparseFfn& ffn, const Sizes& z, int workers, void* scratc
   const int64_t t = z.tokens;
   const int64_t bytes = weight_bytes(ffn);
   g = mem.take<float>(t * z.ld_g);
-  h = mem.take<float>(t * z.ld_g);
+  const bool lists = t >= kListTokens;
+  h = mem.take<float>(t * (lists ? std::max(z.ld_g, z.ld_ids) : z.ld_g));
+  list_ids = reinterpret_cast<int32_t*>(h);
   moments = mem.take<double>(z.gate_units * t * 2);
   theta = mem.take<float>(t);
   const int64_t zero_units = ceil_div(s.d_ff, kZeroNeurons);
@@ -80,10 +87,19 @@ Buffers::Buffers(const SparseFfn& ffn, const Sizes& z, int workers, void* scratc
                                                           : ffn.gate_u8s8->scratch_bytes;
   gemm_bytes = align_scratch(gemm_scratch);
   gemm = mem.take<char>(gemm_bytes * workers);
-  topk = mem.take<char>(top_k_scratch_bytes(s.d_ff));
+  h_sum = mem.take<int32_t>(t);
+  topk_bytes = align_scratch(top_k_scratch_bytes(s.d_ff));
+  topk = mem.take<char>(topk_bytes * (lists ? workers : 1));
+  if (lists) {
+    list_ends = mem.take<int32_t>(t * z.list_groups);
+    list_count = mem.take<int32_t>(t * z.list_blocks * 2);
+    list_active = mem.take<int64_t>(t);
+    list_acc_bytes = align_scratch(t * std::min(z.list_columns, z.ld_acc) * 4);
+    list_acc = mem.take<char>(list_acc_bytes * workers);
+    list_piece = mem.take<char>(kListDownBytes * workers);
+  }
   if (t >= kManyTokens) {
     codes = mem.take<char>(s.weights == FfnWeights::kF32 ? 0 : t * z.ld_codes * bytes);
-    h_sum = mem.take<int32_t>(t);
     w_sum = mem.take<int32_t>(workers * ffn.gate_nr);
     const int64_t of_up = round_up(kFfnUnit, ffn.gate_nr) * z.ld_up;
     panel_bytes = align_scratch(std::max(of_up, ffn.gate_nr * round_up(s.d_ff, 4)) * bytes);

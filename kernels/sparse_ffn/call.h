@@ -11,6 +11,12 @@ namespace sprun::kernels::sparse_ffn {
 
 inline constexpr int64_t kZeroNeurons = 2048;
 
+// Lists of each token: tokens from which they are possible, neurons of up whose rows a cache holds
+// while all tokens pass, bytes of down rows and outputs a unit, which it holds likewise.
+inline constexpr int64_t kListTokens = 9;
+inline constexpr int64_t kListUpNeurons = 256;
+inline constexpr int64_t kListDownBytes = 256 * 1024;
+
 // From here on packing panels costs less than the faster products save.
 inline constexpr int64_t kManyTokens = 32;
 
@@ -28,6 +34,12 @@ struct Sizes {
   int64_t accs;         // sets of sums: workers or segments
   int64_t acc_rows;     // of a set
   int64_t ld_codes;     // rows of h as the dense GEMM reads them
+  // Lists of each token are cut into blocks of list_block neurons, whose ids and values start at
+  // fixed places.
+  int64_t list_block, list_blocks;
+  int64_t ld_ids;        // rows of ids
+  int64_t list_groups;   // of kListUpNeurons neurons
+  int64_t list_columns;  // outputs of a unit of down
 
   Sizes(const SparseFfn& ffn, int64_t tokens, int workers);
 };
@@ -57,12 +69,21 @@ struct Buffers {
   char* gemm;
   int64_t gemm_bytes;
   char* topk;
+  int64_t topk_bytes;  // of a worker; one set only without lists
   // Many tokens only.
   char* codes;     // [tokens, ld_codes] int8 or bf16
   int32_t* h_sum;  // [tokens] of codes
   int32_t* w_sum;  // per worker, a panel
   char* panels;    // per worker
   int64_t panel_bytes;
+  // Lists of each token only.
+  int32_t* list_ids;     // [tokens, ld_ids]; lies in h, which they do not use
+  int32_t* list_ends;    // [tokens, list_groups]: place in its block behind each group of neurons
+  int32_t* list_count;   // [tokens, list_blocks, 2]: negative and all entries as down takes them
+  int64_t* list_active;  // [tokens]
+  char* list_acc;        // per worker [tokens, list_columns]
+  int64_t list_acc_bytes;
+  char* list_piece;  // per worker kListDownBytes
   int64_t end;
 
   // Carves `scratch`, or with null only counts.
@@ -110,6 +131,9 @@ struct Call {
   FfnPath path = FfnPath::kSparse;
   bool weight_sums = false;  // zero points need sums of weights
   bool many = false;         // up and down by the dense GEMM
+  bool make_lists = false;   // one for every token
+  bool lists = false;        // they are what up and down work on
+  bool expand = false;       // lists were made and are not wanted
 };
 
 }  // namespace sprun::kernels::sparse_ffn

@@ -1,6 +1,6 @@
-// Products of rows of weights, four neurons at a time, with rows of x: inputs are the lanes, sums of
-// four neurons and up to kTokens rows of x stay in registers. The same walk for every element type;
-// Ops says what a product is:
+// Products of rows of weights, four neurons at a time, with rows of x: inputs are the lanes, sums
+// of four neurons and up to kTokens rows of x stay in registers. The same walk for every element
+// type; Ops says what a product is:
 //
 //   T          element of x and of the rows          Sum        element of the result
 //   V          a register of sums: zero(), reduce_add()
@@ -65,7 +65,7 @@ struct DotRows {
       for (int64_t p = 0; p < passes; ++p) {
         const int64_t t0 = p * a.tokens / passes;
         const int64_t count = (p + 1) * a.tokens / passes - t0;
-        (p == 0 ? kDot<true> : kDot<false>)[count - 1](a, i, t0);
+        (p == 0 && !a.cached ? kDot<true> : kDot<false>)[count - 1](a, i, t0);
       }
     }
   }

@@ -197,16 +197,59 @@ struct Floats {
       }
     }
   }
+
+  // ---- one token's list
+  template <int kBlocks>
+  static void list_block(const FfnListArgs& a, int64_t n) {
+    const T* h = static_cast<const T*>(a.h);
+    V acc[kBlocks][kSums];
+#pragma GCC unroll 8
+    for (int b = 0; b < kBlocks; ++b) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kSums; ++v) acc[b][v] = V::zero();
+    }
+    for (int64_t i = 0; i < a.count; i += Ops::kPair) {
+      const typename Ops::A in = Ops::h(h + i);
+      const char* rows[Ops::kPair];
+#pragma GCC unroll 2
+      for (int64_t r = 0; r < Ops::kPair; ++r) rows[r] = a.rows + a.ids[i + r] * a.stride_bytes;
+#pragma GCC unroll 8
+      for (int b = 0; b < kBlocks; ++b) {
+        typename Ops::B w[kSums];
+        Ops::outputs(rows, n + b * kOutputs, w);
+#pragma GCC unroll 2
+        for (int v = 0; v < kSums; ++v) Ops::accumulate(acc[b][v], in, w[v]);
+      }
+    }
+    float* out = static_cast<float*>(a.acc) + n;
+#pragma GCC unroll 8
+    for (int b = 0; b < kBlocks; ++b) {
+      Ops::order(acc[b]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kSums; ++v) {
+        float* to = out + b * kOutputs + v * V::kLanes;
+        (a.add ? V::load(to) + acc[b][v] : acc[b][v]).store(to);
+      }
+    }
+  }
+
+  // Sums of a whole list stay in registers; no list has negative magnitudes.
+  static void down_list(const FfnListArgs& a) {
+    constexpr int kBlocks = 8 / kSums;
+    int64_t n = 0;
+    for (; n + kBlocks * kOutputs <= a.n; n += kBlocks * kOutputs) list_block<kBlocks>(a, n);
+    for (; n < a.n; n += kOutputs) list_block<1>(a, n);
+  }
 };
 
 template <class Arch, class Ops>
-inline constexpr SparseFfnKernel kFloats = {
-    Floats<Arch, Ops>::convert,
-    Rows<Arch>::sparsify,
-    DotRows<Ops, Ops::V::kLanes == 16 ? 4 : 2>::dot,
-    Rows<Arch>::template hidden<float>,
-    Floats<Arch, Ops>::down,
-    Rows<Arch>::out};
+inline constexpr SparseFfnKernel kFloats = {Floats<Arch, Ops>::convert,
+                                            Rows<Arch>::sparsify,
+                                            DotRows<Ops, Ops::V::kLanes == 16 ? 4 : 2>::dot,
+                                            Rows<Arch>::template hidden<float>,
+                                            Floats<Arch, Ops>::down,
+                                            Floats<Arch, Ops>::down_list,
+                                            Rows<Arch>::out};
 
 template <class Arch>
 inline constexpr SparseFfnKernel kF32 = kFloats<Arch, F32Ops<Arch>>;

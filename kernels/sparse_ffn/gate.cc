@@ -66,7 +66,7 @@ void finish_gate(const Call& c) {
   const bool by_abs = rule.sparsifier == FfnSparsifier::kTopKAbs;
   for (int64_t t = 0; t < c.args.tokens; ++t) {
     float* g = c.mem.g + t * c.sizes.ld_g;
-    if (by_abs || rule.sparsifier == FfnSparsifier::kTopK) {
+    if (!c.make_lists && (by_abs || rule.sparsifier == FfnSparsifier::kTopK)) {
       const TopKCut cut = top_k_cut(g, c.shape.d_ff, rule.k, by_abs, c.mem.topk);
       top_k_keep(g, c.shape.d_ff, by_abs, cut, g);
     }

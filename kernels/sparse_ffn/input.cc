@@ -18,8 +18,8 @@ void copy_codes(const Call& c, const FfnInput& in, int64_t k, int64_t ld, uint8_
   }
 }
 
-void prepare_input(const Call& c, const FfnInput& in, int64_t k, int64_t ld, char* copy,
-                   const RowQuant& q, InputRows* rows) {
+void prepare_input(const Call& c, ThreadPool& pool, const FfnInput& in, int64_t k, int64_t ld,
+                   char* copy, const RowQuant& q, InputRows* rows) {
   *rows = {copy, ld, q.scale, q.zero, q.sum};
   if (!c.int8) {
     const int64_t bytes = weight_bytes(c.ffn);
@@ -33,22 +33,26 @@ void prepare_input(const Call& c, const FfnInput& in, int64_t k, int64_t ld, cha
     std::memset(codes + t * ld + k, 0, static_cast<size_t>(ld - k));
   if (in.codes != nullptr) return copy_codes(c, in, k, ld, codes, q);
   QuantizeRowsArgs args{in.x, in.ld, c.args.tokens, k, codes, ld, q.scale, q.zero, q.sum};
-  if (c.args.range == FfnRange::kPerRow)
-    return quantize_rows_each(*c.ffn.quantize, args, 0, c.args.tokens);
-  const auto inline_for = [](int64_t n, int64_t, const auto& fn) { fn(0, n, 0); };
-  alignas(64) char ranges[64];
-  quantize_per_tensor(*c.ffn.quantize, args, 1, ranges, inline_for);
+  const auto parallel_for = [&pool](int64_t n, int64_t grain, const auto& fn) {
+    pool.parallel_for(n, grain, fn);
+  };
+  const int workers = static_cast<int>(c.workers);
+  if (c.args.range == FfnRange::kPerRow) {
+    return quantize_per_row(*c.ffn.quantize, args, workers, parallel_for);
+  }
+  quantize_per_tensor(*c.ffn.quantize, args, workers, c.mem.unit, parallel_for);
   std::fill_n(q.scale, c.args.tokens, q.scale[0]);
   std::fill_n(q.zero, c.args.tokens, q.zero[0]);
 }
 
 }  // namespace
 
-void prepare_inputs(Call& c) {
+void prepare_inputs(Call& c, ThreadPool& pool) {
   const SparseFfnArgs& a = c.args;
-  prepare_input(c, a.x_gate, c.shape.d_gate, c.sizes.ld_x, c.mem.x_gate, c.mem.gate_quant, &c.gate);
+  prepare_input(c, pool, a.x_gate, c.shape.d_gate, c.sizes.ld_x, c.mem.x_gate, c.mem.gate_quant,
+                &c.gate);
   if (!c.shape.gated()) return;
-  prepare_input(c, a.x_up, c.shape.d_up, c.sizes.ld_up, c.mem.x_up, c.mem.up_quant, &c.up);
+  prepare_input(c, pool, a.x_up, c.shape.d_up, c.sizes.ld_up, c.mem.x_up, c.mem.up_quant, &c.up);
 }
 
 }  // namespace sprun::kernels::sparse_ffn

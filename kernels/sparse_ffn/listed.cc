@@ -33,7 +33,8 @@ void hidden(const Call& c, const NeuronList& list, int worker, float* h, int64_t
     up_by_gemm(c, list, worker, sums, ld_sums);
   } else if (c.shape.gated()) {
     c.ffn.kernel->dot({c.weights<char>(c.ffn.at.up), c.ffn.up_stride, c.sizes.ld_up, list.ids,
-                       list.count, list.listed, c.args.tokens, c.up.x, c.up.ld, sums, ld_sums});
+                       list.count, list.listed, c.args.tokens, c.up.x, c.up.ld, sums, ld_sums,
+                       false});
   }
   float* range = c.mem.h_range + worker * 2 * c.mem.ld_range;
   c.ffn.kernel->hidden({&c.args.rule,
@@ -43,6 +44,7 @@ void hidden(const Call& c, const NeuronList& list, int worker, float* h, int64_t
                         c.args.tokens,
                         c.mem.g,
                         c.sizes.ld_g,
+                        false,
                         sums,
                         ld_sums,
                         c.weights<float>(c.ffn.at.up_bias),

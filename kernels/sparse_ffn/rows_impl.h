@@ -137,11 +137,11 @@ struct Rows {
     return 0;
   }
 
-  // Per-neuron values of a unit, side by side; places past the list are 0.
+  // Per-neuron values of a unit, side by side; places past the list are 0, to a whole register.
   template <class T, class Get>
   SPRUN_INLINE static void gather(const FfnHiddenArgs& a, T (&out)[kFfnUnit], Get get) {
     for (int64_t i = 0; i < a.count; ++i) out[i] = get(a.ids[i]);
-    for (int64_t i = a.count; i < kFfnUnit; ++i) out[i] = T{0};
+    for (int64_t i = a.count; i % kL != 0; ++i) out[i] = T{0};
   }
 
   struct Neurons {
@@ -185,21 +185,26 @@ struct Rows {
     }
     for (int64_t t = 0; t < a.tokens; ++t) {
       alignas(64) float s_of[kFfnUnit];
-      gather(a, s_of, [s = a.s + t * a.ld_s](int64_t j) { return s[j]; });
+      const float* listed = a.s + t * a.ld_s;
+      if (!a.s_listed) {
+        gather(a, s_of, [listed](int64_t j) { return listed[j]; });
+        listed = s_of;
+      }
       V low = V::broadcast(a.min[t]);
       V high = V::broadcast(a.max[t]);
       for (int64_t i = 0; i < a.count; i += kL) {
-        const V s = V::load(s_of + i);
+        const int64_t lanes = a.count - i < kL ? a.count - i : kL;
+        const V s = lanes == kL ? V::load(listed + i) : V::load_partial(listed + i, lanes);
         V h = activate(activation, s);
         if (a.gated) h = h * activate(rule.up_activation, up_value<Sum>(a, n, t, i));
         h = V::select(s == V::zero(), V::zero(), h);
         low = V::min(h, low);
         high = V::max(h, high);
         float* out = a.h + t * a.ld_h + i;
-        if (a.count - i >= kL) {
+        if (lanes == kL) {
           h.store(out);
         } else {
-          h.store_partial(out, a.count - i);
+          h.store_partial(out, lanes);
         }
       }
       a.min[t] = low.reduce_min();

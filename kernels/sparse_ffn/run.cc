@@ -18,23 +18,28 @@
 namespace sprun::kernels {
 namespace {
 
-enum Phase { kGate, kZeros, kUp, kCodes, kDown, kOut, kPhases };
+enum Phase { kGate, kZeros, kExpand, kUp, kCodes, kDown, kOut, kPhases };
 
 class Job {
  public:
-  Job(const SparseFfn& ffn, const SparseFfnArgs& args, int workers, void* scratch)
-      : c_(ffn, args, workers, scratch) {
-    sparse_ffn::prepare_inputs(c_);
+  Job(const SparseFfn& ffn, const SparseFfnArgs& args, ThreadPool& pool, void* scratch)
+      : c_(ffn, args, pool.num_threads(), scratch) {
+    const bool lists = args.path == FfnPath::kAuto || args.path == FfnPath::kTokenLists;
+    c_.make_lists = lists && args.tokens >= sparse_ffn::kListTokens;
+    sparse_ffn::prepare_inputs(c_, pool);
     std::fill_n(c_.mem.h_range, c_.workers * 2 * c_.mem.ld_range, 0.0F);
     for (int64_t i = 0; i < c_.sizes.accs; ++i) c_.mem.acc_used[8 * i] = 0;
   }
 
   int64_t units(int phase) const {
+    if (has_lists(phase)) return list_units(phase);
     switch (phase) {
       case kGate:
         return c_.sizes.gate_units;
       case kZeros:
         return sparse_ffn::ceil_div(c_.shape.d_ff, sparse_ffn::kZeroNeurons);
+      case kExpand:
+        return c_.expand ? c_.args.tokens : 0;
       case kUp:
         return c_.int8 || c_.many ? sparse_ffn::ceil_div(c_.listed, kFfnUnit) : 0;
       case kCodes:
@@ -48,11 +53,14 @@ class Job {
   }
 
   void run(int phase, int64_t unit, int64_t next, int worker) {
+    if (has_lists(phase)) return run_list(phase, unit, next, worker);
     switch (phase) {
       case kGate:
         return sparse_ffn::run_gate(c_, unit, worker);
       case kZeros:
         return sparse_ffn::run_zeros(c_, unit);
+      case kExpand:
+        return sparse_ffn::run_expand(c_, unit);
       case kUp:
         return sparse_ffn::run_up(c_, unit, next, worker);
       case kCodes:
@@ -78,6 +86,40 @@ class Job {
   }
 
  private:
+  // What units of a phase are does not change any more once it is open.
+  bool has_lists(int phase) const {
+    if (phase == kGate) return false;
+    return phase == kZeros ? c_.make_lists : c_.lists;
+  }
+
+  int64_t list_units(int phase) const {
+    switch (phase) {
+      case kZeros:
+        return c_.args.tokens;
+      case kUp:
+        return c_.sizes.list_groups;
+      case kCodes:
+        return c_.shape.weights != FfnWeights::kF32 ? c_.args.tokens : 0;
+      case kDown:
+        return sparse_ffn::ceil_div(c_.sizes.ld_acc, c_.sizes.list_columns);
+      default:
+        return 0;
+    }
+  }
+
+  void run_list(int phase, int64_t unit, int64_t next, int worker) {
+    switch (phase) {
+      case kZeros:
+        return sparse_ffn::run_list_row(c_, unit, worker);
+      case kUp:
+        return sparse_ffn::run_list_up(c_, unit, next, worker);
+      case kCodes:
+        return sparse_ffn::run_list_codes(c_, unit);
+      default:
+        return sparse_ffn::run_list_down(c_, unit, next, worker);
+    }
+  }
+
   sparse_ffn::Call c_;
 };
 
@@ -102,7 +144,7 @@ void run_sparse_ffn(const SparseFfn& ffn, const SparseFfnArgs& args, ThreadPool&
     if (args.stats != nullptr) *args.stats = {};
     return;
   }
-  Job job(ffn, args, pool.num_threads(), scratch);
+  Job job(ffn, args, pool, scratch);
   PhaseRegion<kPhases> region;
   region.begin(job);
   const int workers = useful_workers(ffn, args.tokens, pool.num_threads());

@@ -120,6 +120,11 @@ FfnPath choose_ffn_path(const SparseFfn& ffn, int64_t tokens, int64_t union_acti
   return density > limit ? FfnPath::kDense : FfnPath::kSparse;
 }
 
+FfnPath choose_many_path(const SparseFfn& ffn, int64_t tokens, int64_t active) {
+  const double all = static_cast<double>(tokens) * static_cast<double>(ffn.shape.d_ff);
+  return static_cast<double>(active) > 0.25 * all ? FfnPath::kDense : FfnPath::kTokenLists;
+}
+
 double expected_union_density(double density, int64_t tokens) {
   return 1.0 - std::pow(1.0 - density, static_cast<double>(tokens));
 }

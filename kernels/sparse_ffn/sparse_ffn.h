@@ -137,12 +137,14 @@ enum class FfnRange : uint8_t {
   kPerTensor,  // one range for all tokens of a call, as DynamicQuantizeLinear of a graph
 };
 
-enum class FfnPath : uint8_t { kAuto, kSparse, kDense };
+// kTokenLists: from 9 tokens on; fewer take kSparse.
+enum class FfnPath : uint8_t { kAuto, kSparse, kTokenLists, kDense };
 
 struct SparseFfnStats {
   int64_t active = 0;             // sum over tokens of the neurons with s != 0
-  int64_t union_active = 0;       // neurons with s != 0 for some token
-  FfnPath path = FfnPath::kAuto;  // taken: kSparse or kDense
+  int64_t union_active = 0;       // neurons with s != 0 for some token; an upper bound with
+                                  //   kTokenLists, which does not join the lists
+  FfnPath path = FfnPath::kAuto;  // taken
   int64_t bytes_touched = 0;      // of weights
 };
 
@@ -174,6 +176,9 @@ int64_t sparse_ffn_bytes(const SparseFfn& ffn, int64_t union_active);
 
 // kSparse or kDense for a call, when the gate is done.
 FfnPath choose_ffn_path(const SparseFfn& ffn, int64_t tokens, int64_t union_active);
+
+// kTokenLists or kDense for a call of 9 or more tokens with `active` active neurons in all of them.
+FfnPath choose_many_path(const SparseFfn& ffn, int64_t tokens, int64_t active);
 
 // Part of the neurons active for some of `tokens` tokens, if they were independent.
 double expected_union_density(double density, int64_t tokens);

@@ -128,7 +128,7 @@ void hidden(const FfnHiddenArgs& a) {
   const FfnActivation activation = done ? FfnActivation::kIdentity : a.rule->activation;
   for (int64_t t = 0; t < a.tokens; ++t) {
     for (int64_t i = 0; i < a.count; ++i) {
-      const float s = a.s[t * a.ld_s + a.ids[i]];
+      const float s = a.s[t * a.ld_s + (a.s_listed ? i : a.ids[i])];
       float h = s != 0.0F ? activate(activation, s) : 0.0F;
       if (a.gated && s != 0.0F) h *= activate(a.rule->up_activation, up_value<Sum>(a, t, i));
       a.h[t * a.ld_h + i] = h;
@@ -165,6 +165,35 @@ void down_u8s8(const FfnDownArgs& a) {
   }
 }
 
+template <class T>
+void down_list_float(const FfnListArgs& a) {
+  const T* h = static_cast<const T*>(a.h);
+  float* acc = static_cast<float*>(a.acc);
+  for (int64_t n = 0; n < a.n; ++n) {
+    double sum = a.add ? static_cast<double>(acc[n]) : 0.0;
+    for (int64_t i = 0; i < a.count; ++i) {
+      const T* row = reinterpret_cast<const T*>(a.rows + a.ids[i] * a.stride_bytes);
+      const double product =
+          static_cast<double>(value(h + i)) * static_cast<double>(value(row + n));
+      sum += i < a.negative ? -product : product;
+    }
+    acc[n] = static_cast<float>(sum);
+  }
+}
+
+void down_list_u8s8(const FfnListArgs& a) {
+  const uint8_t* h = static_cast<const uint8_t*>(a.h);
+  int32_t* acc = static_cast<int32_t*>(a.acc);
+  for (int64_t n = 0; n < a.n; ++n) {
+    int32_t sum = a.add ? acc[n] : 0;
+    for (int64_t i = 0; i < a.count; ++i) {
+      const int8_t* row = reinterpret_cast<const int8_t*>(a.rows + a.ids[i] * a.stride_bytes);
+      sum += (i < a.negative ? -1 : 1) * h[i] * row[n];
+    }
+    acc[n] = sum;
+  }
+}
+
 void out(const FfnOutArgs& a) {
   for (int64_t i = 0; i < a.n; ++i) {
     float v = a.bias == nullptr ? 0.0F : a.bias[i];
@@ -181,10 +210,12 @@ void out(const FfnOutArgs& a) {
 }  // namespace
 
 extern constinit const SparseFfnKernel sparse_ffn_f32_ref = {
-    convert<float>, sparsify, dot_float<float>, hidden<float>, down_float<float>, out};
+    convert<float>,         sparsify, dot_float<float>, hidden<float>, down_float<float>,
+    down_list_float<float>, out};
 extern constinit const SparseFfnKernel sparse_ffn_bf16_ref = {
-    convert<uint16_t>, sparsify, dot_float<uint16_t>, hidden<float>, down_float<uint16_t>, out};
-extern constinit const SparseFfnKernel sparse_ffn_u8s8_ref = {nullptr,         sparsify,  dot_u8s8,
-                                                              hidden<int32_t>, down_u8s8, out};
+    convert<uint16_t>,         sparsify, dot_float<uint16_t>, hidden<float>, down_float<uint16_t>,
+    down_list_float<uint16_t>, out};
+extern constinit const SparseFfnKernel sparse_ffn_u8s8_ref = {
+    nullptr, sparsify, dot_u8s8, hidden<int32_t>, down_u8s8, down_list_u8s8, out};
 
 }  // namespace sprun::kernels

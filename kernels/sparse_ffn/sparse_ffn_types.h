@@ -54,6 +54,7 @@ struct FfnDotArgs {
   int64_t ldx;
   void* sums;  // int32 (int8 weights) or float
   int64_t ld_sums;
+  bool cached;  // rows lie in a cache already: nothing is fetched ahead
 };
 
 // Scale of a neuron's up row, and the sum of its codes.
@@ -82,6 +83,7 @@ struct FfnHiddenArgs {
   int64_t count, tokens;
   const float* s;  // [tokens, ld_s]
   int64_t ld_s;
+  bool s_listed;     // s[t, i] instead of s[t, ids[i]]; h may then be s
   const void* sums;  // [tokens, ld_sums]
   int64_t ld_sums;
   const float* bias;         // [d_ff]; null = 0
@@ -112,6 +114,21 @@ struct FfnDownArgs {
   int64_t ld_acc;
 };
 
+// One token and its own list:
+//   acc[n] = sum over negative <= i < count of h[i] * row[ids[i]][n]  -  the same over i < negative
+// plus acc[n] with `add`. Unsigned codes of int8 layers are magnitudes: those of negative hidden
+// values come first, so that no zero point remains.
+struct FfnListArgs {
+  const char* rows;  // at the first output
+  int64_t stride_bytes;
+  int64_t n;                // outputs, whole lines of weights; acc holds as many
+  const int32_t* ids;       // [count]
+  int64_t negative, count;  // multiples of kFfnGroup, padded with zeros in h and any ids
+  const void* h;            // u8 (int8 weights), bf16 or f32; these have negative = 0
+  void* acc;                // int32 or float
+  bool add;
+};
+
 // y[i] = sum[i] * (scale * w_scale[i]) + bias[i] + residual[i], i < n: the last step of the dense
 // GEMM, rounded like it. w_scale null: sums are float and taken as they are, else int32.
 struct FfnOutArgs {
@@ -132,6 +149,7 @@ struct SparseFfnKernel {
   void (*dot)(const FfnDotArgs& args);
   void (*hidden)(const FfnHiddenArgs& args);
   void (*down)(const FfnDownArgs& args);
+  void (*down_list)(const FfnListArgs& args);
   void (*out)(const FfnOutArgs& args);
 };
 

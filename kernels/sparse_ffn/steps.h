@@ -2,11 +2,12 @@
 #pragma once
 
 #include "kernels/sparse_ffn/call.h"
+#include "runtime/base/thread_pool.h"
 
 namespace sprun::kernels::sparse_ffn {
 
-// Before the parallel region, on the calling thread.
-void prepare_inputs(Call& c);
+// Before the parallel region.
+void prepare_inputs(Call& c, ThreadPool& pool);
 
 inline constexpr int64_t kOutColumns = 512;
 
@@ -26,6 +27,13 @@ void finish_up(Call& c);
 void run_down_int8(const Call& c, int64_t unit, int64_t next, int worker);
 void run_segment(const Call& c, int64_t segment, int worker);
 void run_out(const Call& c, int64_t unit);
+
+// A list for each token: lists.cc. `expand` undoes the lists, when they turn out to be long.
+void run_list_row(const Call& c, int64_t token, int worker);
+void run_expand(const Call& c, int64_t token);
+void run_list_up(const Call& c, int64_t group, int64_t next, int worker);
+void run_list_codes(const Call& c, int64_t token);
+void run_list_down(const Call& c, int64_t unit, int64_t next, int worker);
 
 // Many tokens, all neurons: repacked.cc.
 void up_by_gemm(const Call& c, const NeuronList& list, int worker, void* sums, int64_t ld_sums);

@@ -174,6 +174,61 @@ struct U8S8 {
       }
     }
   }
+
+  // ---- one token's list
+  template <int kBlocks>
+  SPRUN_INLINE static void add_rows(const FfnListArgs& a, int64_t begin, int64_t end, int64_t n,
+                                    I (&acc)[kBlocks][4]) {
+    const uint8_t* h = static_cast<const uint8_t*>(a.h);
+    for (int64_t i = begin; i < end; i += kFfnGroup) {
+      const uint8_t* rows[kFfnGroup];
+#pragma GCC unroll 4
+      for (int64_t r = 0; r < kFfnGroup; ++r) {
+        rows[r] = reinterpret_cast<const uint8_t*>(a.rows) + a.ids[i + r] * a.stride_bytes + n;
+      }
+      const auto codes = Dot::broadcast(simd::load_quad(h + i));
+#pragma GCC unroll 4
+      for (int b = 0; b < kBlocks; ++b) {
+        const int64_t at = b * kBytes;
+        Raw q[4];
+        simd::quads<simd::VecArch<Arch>, 0, 4>(rows[0] + at, rows[1] + at, rows[2] + at,
+                                               rows[3] + at, q);
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) Dot::accumulate(acc[b][v], codes, Dot::from_s8(q[v]));
+      }
+    }
+  }
+
+  template <int kBlocks>
+  static void list_block(const FfnListArgs& a, int64_t n) {
+    I acc[kBlocks][4];
+#pragma GCC unroll 16
+    for (int v = 0; v < 4 * kBlocks; ++v) acc[v / 4][v % 4] = I::zero();
+    if (a.negative > 0) {
+      add_rows<kBlocks>(a, 0, a.negative, n, acc);
+#pragma GCC unroll 16
+      for (int v = 0; v < 4 * kBlocks; ++v) acc[v / 4][v % 4] = I::zero() - acc[v / 4][v % 4];
+    }
+    add_rows<kBlocks>(a, a.negative, a.count, n, acc);
+    int32_t* out = static_cast<int32_t*>(a.acc) + n;
+#pragma GCC unroll 4
+    for (int b = 0; b < kBlocks; ++b) {
+      natural_order(acc[b]);
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) {
+        int32_t* to = out + b * kBytes + v * I::kLanes;
+        (a.add ? I::load(to) + acc[b][v] : acc[b][v]).store(to);
+      }
+    }
+  }
+
+  // Sums of a whole list stay in registers.
+  static void down_list(const FfnListArgs& a) {
+    constexpr int kBlocks = kBytes == 64 ? 4 : 1;
+    int64_t n = 0;
+    for (; n + kBlocks * kBytes <= a.n; n += kBlocks * kBytes) list_block<kBlocks>(a, n);
+    for (; n < a.n; n += kBytes) list_block<1>(a, n);
+  }
 };
 
 template <class Arch>
@@ -182,6 +237,7 @@ inline constexpr SparseFfnKernel kU8S8 = {nullptr,
                                           DotRows<U8S8Ops<Arch>, kU8S8Tokens<Arch>>::dot,
                                           Rows<Arch>::template hidden<int32_t>,
                                           U8S8<Arch>::down,
+                                          U8S8<Arch>::down_list,
                                           Rows<Arch>::out};
 
 }  // namespace sprun::kernels::sparse_ffn

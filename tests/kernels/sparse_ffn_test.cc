@@ -325,6 +325,19 @@ void expect_close(const Problem& p, const Problem::Exact& exact, const std::vect
   }
 }
 
+// Integer layers give the same bits on every path, float ones differ by rounding.
+void expect_same(const Problem& p, const std::vector<float>& y, const std::vector<float>& other,
+                 const std::string& what) {
+  for (int64_t t = 0; t < p.tokens; ++t) {
+    for (int64_t n = 0; n < p.shape.d_out; ++n) {
+      const auto i = static_cast<size_t>(1 + t * p.ldy + n);
+      const bool exact = p.shape.weights == FfnWeights::kInt8;
+      ASSERT_NEAR(y[i], other[i], exact ? 0.0F : 2e-3F * (10.0F + std::fabs(other[i])))
+          << what << " token " << t << " output " << n;
+    }
+  }
+}
+
 template <class Fn>
 void for_each_variant(FfnWeights weights, Fn fn) {
   const auto list = sparse_ffn_kernels(weights);
@@ -359,14 +372,16 @@ TEST(SparseFfn, EveryVariantMatchesDouble) {
         const Problem::Exact exact = p.exact();
         for_each_variant(weights, [&](int64_t variant, const std::string& name) {
           const Layer layer(p, variant);
-          for (FfnPath path : {FfnPath::kSparse, FfnPath::kDense, FfnPath::kAuto}) {
+          for (FfnPath path :
+               {FfnPath::kSparse, FfnPath::kTokenLists, FfnPath::kDense, FfnPath::kAuto}) {
             SparseFfnArgs args = layer.args(0, tokens);
             args.path = path;
             SparseFfnStats stats;
             const std::vector<float> y = layer.run(args, 1, &stats);
             expect_close(p, exact, y, name + " d_ff " + std::to_string(shape.d_ff));
             EXPECT_LE(std::abs(stats.active - exact.active), 1) << name;  // one on the threshold
-            EXPECT_TRUE(path == FfnPath::kAuto || stats.path == path);
+            const FfnPath few = path == FfnPath::kTokenLists ? FfnPath::kSparse : path;
+            EXPECT_TRUE(path == FfnPath::kAuto || stats.path == (tokens < 9 ? few : path));
           }
         });
       }
@@ -553,6 +568,89 @@ TEST(SparseFfn, GivenCodesAndOneRangeForAllRows) {
     args.x_gate = {nullptr, shape.d_gate, gate.data(), scale, zero, 0};
     args.x_up = {nullptr, shape.d_up, up.data(), scale + 1, zero + 1, 0};
     EXPECT_EQ(layer.run(args, 1, nullptr), y) << name;
+  });
+}
+
+// Lists of each token: around groups of 256 and blocks of 1024 neurons, pieces of 256 outputs, with
+// and without the copy of down rows; the integer path gives the bits of the dense one.
+TEST(SparseFfn, TokenListsMatchTheDensePath) {
+  unsigned salt = 7000;
+  for (FfnWeights weights : kWeights) {
+    for (const SparseFfnShape& of :
+         {SparseFfnShape{17, 70, 255, 31, {}}, SparseFfnShape{33, 0, 1024, 257, {}},
+          SparseFfnShape{16, 24, 1025, 256, {}}, SparseFfnShape{16, 24, 2311, 520, {}}}) {
+      SparseFfnShape shape = of;
+      shape.weights = weights;
+      for (int64_t tokens : {9, 49}) {
+        for (double density : {0.0, 0.08, 0.5, 1.0}) {
+          SparseFfnRule rule = stat_rule(0.08);
+          if (density != 0.08) rule.sparsifier = FfnSparsifier::kTopK;
+          rule.k = static_cast<int64_t>(density * static_cast<double>(shape.d_ff));
+          Problem p(shape, tokens, rule, tokens == 49, ++salt);
+          p.per_tensor = density == 0.5;
+          for_each_variant(weights, [&](int64_t variant, const std::string& name) {
+            if (name.ends_with("_ref")) return;  // slow
+            const Layer layer(p, variant);
+            SparseFfnArgs args = layer.args(0, tokens);
+            args.path = FfnPath::kDense;
+            SparseFfnStats dense_stats;
+            const std::vector<float> dense = layer.run(args, 1, &dense_stats);
+            args.path = FfnPath::kTokenLists;
+            SparseFfnStats stats;
+            const std::vector<float> lists = layer.run(args, 1, &stats);
+            EXPECT_EQ(stats.path, FfnPath::kTokenLists);
+            EXPECT_EQ(stats.active, dense_stats.active);
+            EXPECT_EQ(layer.run(args, 2, nullptr), lists) << name;
+            expect_same(p, lists, dense, name);
+            args.path = FfnPath::kAuto;
+            const std::vector<float> chosen = layer.run(args, 2, &stats);
+            EXPECT_NE(stats.path, density > 0.4 ? FfnPath::kTokenLists : FfnPath::kDense) << name;
+            expect_same(p, chosen, dense, name);
+          });
+        }
+      }
+    }
+  }
+}
+
+TEST(SparseFfn, TokenListsOfEveryRule) {
+  unsigned salt = 8000;
+  for (FfnWeights weights : kWeights) {
+    const SparseFfnShape shape{40, 72, 603, 65, weights};
+    std::vector<float> thresholds;
+    for (int64_t j = 0; j < shape.d_ff; ++j) thresholds.push_back(0.02F * static_cast<float>(j));
+    for (const SparseFfnRule& rule : every_rule(thresholds.data())) {
+      const Problem p(shape, 11, rule, false, ++salt);
+      const Problem::Exact exact = p.exact();
+      for_each_variant(weights, [&](int64_t variant, const std::string& name) {
+        const Layer layer(p, variant);
+        SparseFfnArgs args = layer.args(0, 11);
+        args.path = FfnPath::kTokenLists;
+        SparseFfnStats stats;
+        const std::string what =
+            name + " rule " + std::to_string(static_cast<int>(rule.sparsifier));
+        expect_close(p, exact, layer.run(args, 1, &stats), what);
+        EXPECT_LE(std::abs(stats.active - exact.active), 1) << what;  // one on the threshold
+      });
+    }
+  }
+}
+
+// The h of a static quantisation, whose zero point may lie at either end.
+TEST(SparseFfn, TokenListsWithAGivenRangeOfH) {
+  const SparseFfnShape shape{50, 70, 350, 90, FfnWeights::kInt8};
+  const Problem p(shape, 12, stat_rule(0.2), true, 9000);
+  for_each_variant(FfnWeights::kInt8, [&](int64_t variant, const std::string& name) {
+    const Layer layer(p, variant);
+    for (int32_t zero : {0, 100, 255}) {
+      SparseFfnArgs args = layer.args(0, 12);
+      args.h_scale = 0.05F;
+      args.h_zero_point = zero;
+      args.path = FfnPath::kSparse;
+      const std::vector<float> together = layer.run(args, 1, nullptr);
+      args.path = FfnPath::kTokenLists;
+      EXPECT_EQ(layer.run(args, 1, nullptr), together) << name << " zero point " << zero;
+    }
   });
 }
 
