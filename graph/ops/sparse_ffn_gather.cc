@@ -8,6 +8,7 @@
 
 #include "graph/ops/float_elements.h"
 #include "graph/ops/int8_product.h"
+#include "kernels/sparse_ffn/cost.h"
 #include "runtime/base/thread_pool.h"
 
 namespace sprun::graph {
@@ -42,6 +43,27 @@ bool union_is_small(const FfnProblem& p, FfnWeights weights) {
   if (weights != FfnWeights::kInt8 || p.m < kManyInt8Rows) return true;
   const double density = expected_density(p.select, p.d_ff);
   return density >= 0 && kernels::expected_union_density(density, p.m) <= kInt8Union;
+}
+
+kernels::SparseFfnShape shape_of(const FfnProblem& p, FfnWeights weights) {
+  return {.d_gate = p.gate.k, .d_up = p.gated ? p.up.k : 0, .d_ff = p.d_ff, .d_out = p.d_out, .weights = weights};
+}
+
+// Lists of active neurons for each of many rows: how many times as fast as dense layers; 0 when that is not known.
+double list_speedup(const FfnProblem& p, FfnWeights weights, double density) {
+  return density < 0 ? 0 : kernels::token_list_speedup(shape_of(p, weights), p.m, density);
+}
+
+// Why rows more than a union of neurons pays for stay dense; empty when each gets a list of its own.
+std::string reason_against_lists(const FfnProblem& p, FfnWeights weights, int64_t union_rows) {
+  constexpr double kWorthIt = 1.05;
+  const double density = expected_density(p.select, p.d_ff);
+  const double speedup = list_speedup(p, weights, density);
+  if (speedup >= kWorthIt) return "";
+  std::string why = fmt::format("{} rows: the dense product is expected to be faster from {} rows on", p.m, union_rows + 1);
+  if (speedup > 0) why += fmt::format("; a list of neurons for each row gives {:.2f} times its speed", speedup);
+  if (density < 0) why += "; how many neurons are active is not known";
+  return why;
 }
 
 std::optional<FfnActivation> activation_of(Activation activation) {
@@ -122,10 +144,6 @@ std::optional<FfnWeights> weights_of(const FfnProblem& p) {
   return p.gate.precision == "bf16" ? FfnWeights::kBf16 : FfnWeights::kF32;
 }
 
-kernels::SparseFfnShape shape_of(const FfnProblem& p, FfnWeights weights) {
-  return {.d_gate = p.gate.k, .d_up = p.gated ? p.up.k : 0, .d_ff = p.d_ff, .d_out = p.d_out, .weights = weights};
-}
-
 int64_t weight_bytes(const FfnProblem& p, FfnWeights weights) {
   const int64_t element = weights == FfnWeights::kInt8 ? 1 : weights == FfnWeights::kBf16 ? 2 : 4;
   return element * p.d_ff * (p.gate.k + (p.gated ? p.up.k : 0) + p.d_out);
@@ -203,8 +221,12 @@ std::string FfnGather::reason_against(const PrepareContext& ctx, const FfnProble
   if (const char* refusal = kernels::sparse_ffn_refusal(shape)) return refusal;
   if (ctx.sparse() == SparseMode::kForce) return "";
   const int64_t bytes = weight_bytes(p, *weights), rows = most_rows(*weights, bytes);
-  if (p.m > rows) return fmt::format("{} rows: the dense product is expected to be faster from {} rows on", p.m, rows + 1);
-  if (!union_is_small(p, *weights)) return fmt::format("too many neurons are active for some of {} rows", p.m);
+  if (p.m >= kernels::kFfnListTokens) {
+    if (std::string why = reason_against_lists(p, *weights, rows); !why.empty()) return why;
+  } else if (p.m > rows) {
+    return fmt::format("{} rows: the dense product is expected to be faster from {} rows on", p.m, rows + 1);
+  }
+  if (p.m <= rows && !union_is_small(p, *weights)) return fmt::format("too many neurons are active for some of {} rows", p.m);
   if (bytes < kMinBytes) return "small weights, which stay in a cache";
   if (only_reference(kernels::make_sparse_ffn(shape, kernels::available_isas()))) return "no vector kernel on this CPU";
   return "";
@@ -240,6 +262,11 @@ Result<FfnGather> FfnGather::prepare(PrepareContext& ctx, const FfnProblem& p) {
 }
 
 std::string FfnGather::detail(double density) const {
+  if (p_->m >= kernels::kFfnListTokens) {
+    const double speedup = list_speedup(*p_, ffn_.shape.weights, density);
+    const std::string text = fmt::format("a list of active neurons for each of {} rows", p_->m);
+    return speedup > 0 ? text + fmt::format(", {:.2f} times the speed of dense layers expected", speedup) : text;
+  }
   const auto part = [this](double active) {
     const double all = static_cast<double>(kernels::sparse_ffn_bytes(ffn_, p_->d_ff));
     return 100 * static_cast<double>(kernels::sparse_ffn_bytes(ffn_, static_cast<int64_t>(active))) / all;

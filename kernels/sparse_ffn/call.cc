@@ -62,7 +62,7 @@ Buffers::Buffers(const SparseFfn& ffn, const Sizes& z, int workers, void* scratc
   const int64_t t = z.tokens;
   const int64_t bytes = weight_bytes(ffn);
   g = mem.take<float>(t * z.ld_g);
-  const bool lists = t >= kListTokens;
+  const bool lists = t >= kFfnListTokens;
   h = mem.take<float>(t * (lists ? std::max(z.ld_g, z.ld_ids) : z.ld_g));
   list_ids = reinterpret_cast<int32_t*>(h);
   moments = mem.take<double>(z.gate_units * t * 2);

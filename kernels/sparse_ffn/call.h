@@ -5,15 +5,15 @@
 #include <algorithm>
 
 #include "kernels/gemm/quantize_rows.h"
+#include "kernels/sparse_ffn/cost.h"
 #include "kernels/sparse_ffn/sparse_ffn.h"
 
 namespace sprun::kernels::sparse_ffn {
 
 inline constexpr int64_t kZeroNeurons = 2048;
 
-// Lists of each token: tokens from which they are possible, neurons of up whose rows a cache holds
-// while all tokens pass, bytes of down rows and outputs a unit, which it holds likewise.
-inline constexpr int64_t kListTokens = 9;
+// Lists of each token: neurons of up whose rows a cache holds while all tokens pass, and bytes of a
+// piece of down, which it holds likewise.
 inline constexpr int64_t kListUpNeurons = 256;
 inline constexpr int64_t kListDownBytes = 256 * 1024;
 
