@@ -80,7 +80,7 @@ class Graph {
   int num_live_nodes() const;
   // The node that computes v, or nullptr for inputs, constants and kNoValue.
   const Node* producer(ValueId v) const;
-  // True if v has exactly one use in total, counting a graph output as a use.
+  // True if exactly one node uses v, once, and it is no graph output.
   bool has_one_use(ValueId v) const;
   bool is_output(ValueId v) const;
   bool is_input_or_constant(ValueId v) const { return value(v).is_input || value(v).is_constant(); }
