@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What compression costs on real models: one table of recipes, judged by data that no method has seen.
 
-  bench/e2e/compress_quality.py SPRUN SHARED [--minilm FOLDER] [--recipes FILE] [--only use-lite,stories] [--samples N]
+  bench/e2e/compress_quality.py SPRUN SHARED [--minilm FOLDER] [--recipes FILE] [--only use-lite,stories] [--samples N] [--every N]
                                 [--results FILE.jsonl] [--keep FOLDER]
 
 Models and scores are those of quality_tasks.py; compressed files run in ONNX Runtime. A recipe is a line of options of
@@ -79,6 +79,7 @@ def parse():
     parser.add_argument("--recipes", type=pathlib.Path)
     parser.add_argument("--only", default=",".join(TASKS))
     parser.add_argument("--samples", type=int, default=1024, help="sentences; texts and stories have their own numbers")
+    parser.add_argument("--every", type=int, default=1, help="judge by each Nth sentence, story or window")
     parser.add_argument("--results", type=pathlib.Path)
     parser.add_argument("--keep", type=pathlib.Path)
     return parser.parse_args()

@@ -2,7 +2,8 @@
 
 A task has a name, the ONNX file `model`, calibration data as a dict of arrays (`calibration`; sprun learns from `samples` of it) that
 does not overlap with what judges, and scores(path of a file), one number for each of `units`. scores takes the engine too: a function
-from a path to an object with run(names of outputs or None, dict of arrays). Needs numpy, onnx, onnxruntime and, for MiniLM, tokenizers.
+from a path to an object with run(names of outputs or None, dict of arrays). args.every N: only each Nth sentence, story or window
+judges. Needs numpy, onnx, onnxruntime and, for MiniLM, tokenizers.
 """
 import csv
 import json
@@ -74,16 +75,16 @@ class Banking:
     """Sentence embeddings: 1-nearest-neighbour accuracy of Banking77's dev.csv over train.csv; calibrated on sentences of train.csv."""
     units = ["1-NN %"]
 
-    def __init__(self, shared, encode, names, samples):
-        self.names, data = names, {}
+    def __init__(self, args, encode, names):
+        self.names, data, samples = names, {}, args.samples
         for part in ("train", "dev"):
-            with open(shared / f"data/banking77/{part}.csv", encoding="utf-8") as file:
+            with open(args.shared / f"data/banking77/{part}.csv", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
             data[part] = [encode(r["text"])[:128] for r in rows], np.array([r["category"] for r in rows])
-        self.train, self.dev = data["train"], data["dev"]
-        picked = np.random.default_rng(0).permutation(len(self.train[0]))[:with_held_out(samples)]
+        self.train, self.dev = ([part[::args.every] for part in data[name]] for name in ("train", "dev"))
+        picked = np.random.default_rng(0).permutation(len(data["train"][0]))[:with_held_out(samples)]
         self.samples = samples
-        self.calibration = self.feed([self.train[0][i] for i in picked], 48)
+        self.calibration = self.feed([data["train"][0][i] for i in picked], 32)
 
     def feed(self, rows, length=None):
         ids, mask = padded(rows, length)
@@ -116,7 +117,7 @@ class UseLite(Banking):
         self.model = args.shared / "models/use-lite/model.onnx"
         encode = Unigram(self.model.parent / "vocab.json").ids
         self.output = onnx.load(self.model, load_external_data=False).graph.output[0].name
-        super().__init__(args.shared, encode, ["input_ids", "attention_mask"], args.samples)
+        super().__init__(args, encode, ["input_ids", "attention_mask"])
         self.sentiment = []
         for part in ("train", "dev"):
             lines = (args.shared / f"data/sentiment-sentences/{part}.tsv").read_text(encoding="utf-8").splitlines()[1:]
@@ -145,8 +146,7 @@ class MiniLm(Banking):
         self.model = args.minilm / "model.onnx"
         tokenizer = Tokenizer.from_file(str(args.minilm / "tokenizer.json"))
         tokenizer.no_padding()
-        super().__init__(args.shared, lambda text: tokenizer.encode(text).ids,
-                         ["input_ids", "attention_mask", "token_type_ids"], args.samples)
+        super().__init__(args, lambda text: tokenizer.encode(text).ids, ["input_ids", "attention_mask", "token_type_ids"])
 
 
 class Stories:
@@ -158,7 +158,7 @@ class Stories:
         lines = (self.model.parent / "dense_samples.ids.txt").read_text().splitlines()
         stories = [list(map(int, line.split())) for line in lines if line.strip()]
         half = len(stories) // 2
-        self.stories, self.held_out = stories, stories[half:]
+        self.stories, self.held_out = stories, stories[half::args.every]
         ids, mask = padded(stories[:half])
         self.samples = half
         self.calibration = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(ids)}
@@ -210,7 +210,7 @@ class ByteLm:
             seen.append(data[:cut])
             held_out.append(data[cut:])
         seen, held_out = np.concatenate(seen), np.concatenate(held_out)
-        self.windows = held_out[:len(held_out) // self.window * self.window].reshape(-1, self.window)
+        self.windows = held_out[:len(held_out) // self.window * self.window].reshape(-1, self.window)[::args.every]
         self.samples = 64
         starts = np.random.default_rng(0).integers(0, len(seen) - self.window, with_held_out(self.samples))
         self.calibration = self.feed(np.stack([seen[s:s + self.window] for s in starts]))

@@ -111,7 +111,7 @@ def main():
     parser.add_argument("--only", default=",".join(CHECKS))
     parser.add_argument("--precision", default="f32")
     args = parser.parse_args()
-    args.samples, worse = 16, 0
+    args.samples, args.every, worse = 16, 1, 0
     print("| model | score | reference | ONNX Runtime | sprun |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         for name in args.only.split(","):

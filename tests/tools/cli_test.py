@@ -8,6 +8,7 @@ import os
 import pathlib
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -40,9 +41,10 @@ class CommandTest(unittest.TestCase):
         path.write_bytes(data)
         return str(path)
 
-    def sprun(self, *args, code=0):
-        """Runs the command, checks its exit code and that errors go to standard error only."""
-        done = subprocess.run([SPRUN, *map(str, args)], capture_output=True, text=True, timeout=120)
+    def sprun(self, *args, code=0, file_limit=None):
+        """Runs the command, checks its exit code and that errors go to standard error only. file_limit: bytes that a file may have."""
+        limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))) if file_limit else None
+        done = subprocess.run([SPRUN, *map(str, args)], capture_output=True, text=True, timeout=120, preexec_fn=limit)
         self.assertEqual(done.returncode, code, f"sprun {args}\n{done.stdout}\n{done.stderr}")
         if code not in (0, 5):
             self.assertEqual(done.stdout, "", args)
@@ -247,6 +249,19 @@ class Compress(CommandTest):
         self.compress("--prune", "2:4@magnitude", out="no_such_folder/x.onnx", code=2)
         self.sprun("compress", self.bert, "-o", self.bert, "--prune", "2:4@magnitude", code=2)
         self.sprun("compress", self.write("broken.onnx", b"no model"), "-o", self.dir / "never.onnx", code=3)
+
+    def test_no_room_for_the_result_leaves_nothing(self):
+        before = pathlib.Path(self.bert).read_bytes()
+        for limit in (1, 4096, len(before) - 1000):
+            done = self.sprun("compress", self.bert, "-o", self.dir / "never.onnx", "--no-measure", "--prune", "2:4@magnitude", code=6,
+                              file_limit=limit)
+            self.assertIn("never.onnx", done.stderr)
+            self.assertFalse(list(self.dir.glob("never.onnx*")))
+        self.write("old.onnx", before)  # a result of before stays whole
+        self.sprun("compress", self.bert, "-o", self.dir / "old.onnx", "--no-measure", "--prune", "2:4@magnitude", code=6,
+                   file_limit=4096)
+        self.assertEqual((self.dir / "old.onnx").read_bytes(), before)
+        self.assertEqual(pathlib.Path(self.bert).read_bytes(), before)
 
     def test_interrupted_leaves_nothing(self):
         for sign in (signal.SIGINT, signal.SIGTERM):

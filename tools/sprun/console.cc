@@ -132,6 +132,7 @@ void watch_interrupts() {
   sigaddset(&set, SIGINT);
   sigaddset(&set, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);  // threads started later inherit it
+  signal(SIGXFSZ, SIG_IGN);  // a file over the limit is an error of write, like a full disk
   (void)stop_source();
   std::thread(wait_for_interrupt, set).detach();
 }

@@ -51,8 +51,8 @@ std::string dump_json(const nlohmann::ordered_json& json, int indent);
 std::string format_table(const std::vector<std::vector<std::string>>& rows);
 
 // After watch_interrupts(), SIGINT or SIGTERM makes stop_token() ask for a stop; if the program has not ended
-// two seconds later, or at a second signal, it ends with status 130. Call once, before any thread
-// starts.
+// two seconds later, or at a second signal, it ends with status 130. A file
+// over the limit of the process becomes an error of the write. Call once, before any thread starts.
 void watch_interrupts();
 std::stop_token stop_token();
 bool interrupted();
