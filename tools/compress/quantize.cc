@@ -82,7 +82,8 @@ class Rewriter {
     return graph_.add_constant(graph_.unique_name(base + suffix), std::move(tensor));
   }
 
-  NodeId add_named(const std::string& base, std::string_view op, std::vector<ValueId> inputs,
+  // `base` is a copy: names of values move when values are added.
+  NodeId add_named(std::string base, std::string_view op, std::vector<ValueId> inputs,
                    const std::vector<std::string>& suffixes) {
     std::vector<std::string> names;
     for (const std::string& suffix : suffixes) names.push_back(graph_.unique_name(base + suffix));

@@ -124,6 +124,32 @@ TEST(WeightsStep, Int8RunsAndStaysClose) {
   }
 }
 
+// Names are taken from values of a graph that grows meanwhile.
+TEST(WeightsStep, NodesOfManyInt8LayersAreNamedAfterTheirInputs) {
+  constexpr int kLayers = 40;
+  graph::OnnxModel model;
+  model.opsets[""] = 13;
+  graph::Graph g;
+  auto x = g.add_input("a_name_too_long_for_the_text_object_itself", DType::kF32,
+                       std::vector<graph::DimInfo>{{-1, "batch"}, {8, ""}});
+  for (int i = 0; i < kLayers; ++i) {
+    const auto w = g.add_constant("w" + std::to_string(i), tensor_of(random_matrix(8, 8, 1)));
+    const std::string name = "the_layer_with_the_number_" + std::to_string(i);
+    x = add_op(g, "Tanh", {add_op(g, "MatMul", {x, w}, name)}, name + "_tanh");
+  }
+  g.set_outputs({x});
+  model.graph = std::make_unique<graph::Graph>(std::move(g));
+  compress(model, R"({"steps": [{"quantize": "int8"}]})").value();
+  int quantizers = 0;
+  for (graph::NodeId n = 0; n < model.graph->num_nodes(); ++n) {
+    const graph::Node& node = model.graph->node(n);
+    if (node.dead || !node.is("DynamicQuantizeLinear")) continue;
+    EXPECT_EQ(node.name, model.graph->value(node.input(0)).name + "_quantized");
+    ++quantizers;
+  }
+  EXPECT_EQ(quantizers, kLayers);
+}
+
 TEST(WeightsStep, PrunedAndQuantisedZerosStayZero) {
   graph::OnnxModel model = small_model();
   const Report report =
