@@ -17,6 +17,7 @@ namespace {
 constexpr zip_uint64_t kFreeSize = zip_uint64_t{64} << 20;  // entries up to here may have any ratio
 constexpr zip_uint64_t kMaxRatio = 200;
 constexpr zip_uint64_t kMaxTotal = zip_uint64_t{64} << 30;
+constexpr zip_uint16_t kFirstOfJanuary1980 = 1 << 5 | 1;  // the earliest date of the format
 constexpr std::string_view kSuffix = ".npy";
 
 Status bad(const std::string& text) { return {Code::kBadInput, text}; }
@@ -109,6 +110,8 @@ Status write_npz(const std::string& path, const std::vector<NamedTensor>& tensor
       return bad(fmt::format("cannot add '{}' to {}: {}", t.name, path, zip_strerror(zip.get())));
     }
     zip_set_file_compression(zip.get(), static_cast<zip_uint64_t>(index), ZIP_CM_STORE, 0);
+    // The same arrays are the same file, whenever it is written.
+    zip_file_set_dostime(zip.get(), static_cast<zip_uint64_t>(index), 0, kFirstOfJanuary1980, 0);
   }
   if (zip_close(zip.get()) != 0)
     return bad(fmt::format("cannot write {}: {}", path, zip_strerror(zip.get())));
