@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <cstring>
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -30,9 +30,9 @@ class TensorFiles : public testing::Test {
   void TearDown() override { fs::remove_all(dir_); }
 
   std::string path(const std::string& name) const { return dir_ + "/" + name; }
-  static Tensor vector_of(std::vector<float> values) {
+  static Tensor vector_of(const std::vector<float>& values) {
     Tensor t = Tensor::zeros(DType::kF32, {static_cast<int64_t>(values.size())}).value();
-    std::memcpy(t.mutable_view().data, values.data(), values.size() * sizeof(float));
+    std::copy(values.begin(), values.end(), t.mutable_view().as<float>());
     return t;
   }
   void write_pb(const std::string& file, const std::string& name, const Tensor& t) const {
