@@ -8,6 +8,7 @@
 
 #include "graph/ir/pattern.h"
 #include "graph/ops/op.h"
+#include "graph/passes/attention_heads.h"
 #include "graph/passes/pass.h"
 #include "graph/passes/quantize_params.h"
 
@@ -15,138 +16,8 @@ namespace sprun::graph {
 
 namespace {
 
-// An operand as the kernel will read it.
-struct Operand {
-  ValueId value = kNoValue;
-  std::string layout;    // "bhsd", "bshd" or "bhds"
-  int64_t heads = 0;
-  double factor = 1;     // scalar factors passed on the way
-  int64_t offset = 0;    // first column inside a packed row
-  std::optional<QuantizeParams> codes = {};  // value is these codes
-};
-
-const Shape* shape_of(const Graph& graph, ValueId v) {
-  return v != kNoValue && graph.value(v).shape ? &*graph.value(v).shape : nullptr;
-}
-
-bool has_perm(const Node& node, std::vector<int64_t> perm) { return node.attrs.get_ints("perm") == perm; }
-
-// Passes over Mul and Div by a scalar constant.
-ValueId skip_scalars(const Graph& graph, ValueId v, double& factor) {
-  for (;;) {
-    const Node* node = graph.producer(v);
-    if (node == nullptr || !node->domain.empty() || node->inputs.size() != 2) return v;
-    ValueId rest = kNoValue;
-    const auto scalar = [&](ValueId i) { return scalar_constant(graph, i).has_value(); };
-    if (node->op_type == "Mul") {
-      const ValueId c = pick_input(*node, scalar, &rest);
-      if (c == kNoValue) return v;
-      factor *= *scalar_constant(graph, c);
-    } else if (node->op_type == "Div" && scalar(node->inputs[1])) {
-      rest = node->inputs[0];
-      factor /= *scalar_constant(graph, node->inputs[1]);
-    } else {
-      return v;
-    }
-    v = rest;
-  }
-}
-
-// v [B,H,T,D] that repeats each head of k [B,Hkv,T,D] G times: k, else kNoValue.
-ValueId skip_repeated_heads(const Graph& graph, ValueId v) {
-  const Node* reshape = producer_is(graph, v, "Reshape");
-  const Node* expand = reshape ? producer_is(graph, reshape->inputs[0], "Expand") : nullptr;
-  if (expand == nullptr) return kNoValue;
-  const Shape *five = shape_of(graph, expand->outputs[0]), *before = shape_of(graph, expand->inputs[0]);
-  const Shape* four = shape_of(graph, v);
-  if (!five || !before || !four || five->rank() != 5 || before->rank() != 5 || four->rank() != 4) return kNoValue;
-  const bool repeats = (*before)[2] == 1 && (*before)[0] == (*five)[0] && (*before)[1] == (*five)[1] &&
-                       (*before)[3] == (*five)[3] && (*before)[4] == (*five)[4] &&
-                       *four == Shape{(*five)[0], (*five)[1] * (*five)[2], (*five)[3], (*five)[4]};
-  const Node* unsqueeze = repeats ? graph.producer(expand->inputs[0]) : nullptr;
-  if (unsqueeze == nullptr || !(unsqueeze->is("Unsqueeze") || unsqueeze->is("Reshape"))) return kNoValue;
-  const Shape* source = shape_of(graph, unsqueeze->inputs[0]);
-  const bool fits = source && *source == Shape{(*five)[0], (*five)[1], (*five)[3], (*five)[4]};
-  return fits ? unsqueeze->inputs[0] : kNoValue;
-}
-
-// Heads [B,S,H,D] that are columns of a packed [B,S,W], cut out by Split: read from there, without the copy.
-void read_packed(const Graph& graph, Operand& operand) {
-  const Node* reshape = producer_is(graph, operand.value, "Reshape");
-  const Shape* heads = shape_of(graph, operand.value);
-  const Shape* part = reshape ? shape_of(graph, reshape->inputs[0]) : nullptr;
-  if (!heads || !part || part->rank() != 3 || *part != Shape{(*heads)[0], (*heads)[1], (*heads)[2] * (*heads)[3]}) return;
-  const Node* split = producer_is(graph, reshape->inputs[0], "Split");
-  const int64_t axis = split ? split->attrs.get_int("axis", 0) : 0;
-  if (split == nullptr || (axis != -1 && axis != 2)) return;
-  int64_t offset = 0;
-  for (ValueId output : split->outputs) {
-    if (output == reshape->inputs[0]) {
-      operand.value = split->inputs[0];
-      operand.offset = offset;
-      return;
-    }
-    const Shape* size = shape_of(graph, output);
-    if (size == nullptr) return;
-    offset += (*size)[2];
-  }
-}
-
-// Passes over scalar factors and a DequantizeLinear: from there on the operand is codes.
-ValueId skip_dequantize(const Graph& graph, ValueId v, Operand& operand) {
-  double factor = 1;
-  const ValueId inner = skip_scalars(graph, v, factor);
-  const Node* node = producer_is(graph, inner, "DequantizeLinear");
-  if (node == nullptr || graph.constant(node->inputs[0]) || !(operand.codes = quantize_params(graph, *node))) return v;
-  operand.factor *= factor;
-  return node->inputs[0];
-}
-
-// Reads an operand given as [B,H,S,D]; in_codes: through its DequantizeLinear.
-Operand read_heads(const Graph& graph, ValueId v, bool in_codes) {
-  Operand operand;
-  if (in_codes) v = skip_dequantize(graph, v, operand);
-  v = skip_scalars(graph, v, operand.factor);
-  if (const ValueId source = skip_repeated_heads(graph, v); source != kNoValue) v = source;
-  v = skip_scalars(graph, v, operand.factor);
-  const Shape* shape = shape_of(graph, v);
-  operand.heads = shape && shape->rank() == 4 ? (*shape)[1] : 0;
-  operand.layout = "bhsd";
-  operand.value = v;
-  const Node* transpose = producer_is(graph, v, "Transpose");
-  if (transpose && has_perm(*transpose, {0, 2, 1, 3})) {
-    operand.layout = "bshd";
-    operand.value = skip_scalars(graph, transpose->inputs[0], operand.factor);
-    read_packed(graph, operand);
-  }
-  return operand;
-}
-
-// Reads K given as [B,H,D,T], alike.
-Operand read_transposed_heads(const Graph& graph, ValueId v, bool in_codes) {
-  Operand outer;
-  if (in_codes) v = skip_dequantize(graph, v, outer);
-  v = skip_scalars(graph, v, outer.factor);
-  const Node* transpose = producer_is(graph, v, "Transpose");
-  if (transpose && has_perm(*transpose, {0, 1, 3, 2})) {
-    Operand operand = read_heads(graph, transpose->inputs[0], in_codes && !outer.codes);
-    operand.factor *= outer.factor;
-    if (outer.codes) operand.codes = outer.codes;
-    return operand;
-  }
-  Operand operand{v, "bhds", 0, outer.factor, 0, outer.codes};
-  const Shape* shape = shape_of(graph, v);
-  operand.heads = shape && shape->rank() == 4 ? (*shape)[1] : 0;
-  if (transpose && has_perm(*transpose, {0, 2, 3, 1})) {
-    operand.layout = "bshd";
-    operand.value = skip_scalars(graph, transpose->inputs[0], operand.factor);
-    read_packed(graph, operand);
-  }
-  return operand;
-}
-
 struct Match {
-  Operand q, k, v;
+  HeadsOperand q, k, v;
   double scale = 1;
   double softcap = 0;
   int64_t head_dim = 0;
@@ -300,6 +171,15 @@ Result4 choose_output(const Graph& graph, ValueId product) {
   return merges ? Result4{graph.node(reshape).outputs[0], "bshd"} : Result4{product, "bhsd"};
 }
 
+// p in Where(IsNaN(p), 0, p), which torch.export writes behind a Softmax so that rows without any key give 0, as
+// sprun.Attention does anyway.
+ValueId skip_nan_guard(const Graph& graph, ValueId v) {
+  const Node* where = producer_is(graph, v, "Where");
+  const Node* is_nan = where ? producer_is(graph, where->inputs[0], "IsNaN") : nullptr;
+  const bool guards = is_nan && is_nan->inputs[0] == where->inputs[2] && scalar_constant(graph, where->inputs[1]) == 0.0;
+  return guards ? where->inputs[2] : v;
+}
+
 // The softmax whose result is the left operand of a product, and the codes in between, if any.
 struct Probabilities {
   const Node* softmax = nullptr;
@@ -307,7 +187,7 @@ struct Probabilities {
 };
 
 Probabilities find_softmax(const Graph& graph, ValueId v) {
-  if (const Node* softmax = producer_is(graph, v, "Softmax")) return {softmax};
+  if (const Node* softmax = producer_is(graph, skip_nan_guard(graph, v), "Softmax")) return {softmax};
   const Node* dequantize = producer_is(graph, v, "DequantizeLinear");
   const Node* quantize = dequantize ? producer_is(graph, dequantize->inputs[0], "QuantizeLinear") : nullptr;
   const Node* softmax = quantize ? producer_is(graph, quantize->inputs[0], "Softmax") : nullptr;
@@ -332,7 +212,7 @@ std::optional<QuantizeParams> take_quantize(const Graph& graph, ValueId* value) 
   return codes;
 }
 
-NodeId make_attention(Graph& graph, const Match& match, const Operand& v, Result4 result, const char* op) {
+NodeId make_attention(Graph& graph, const Match& match, const HeadsOperand& v, Result4 result, const char* op) {
   const std::string name = graph.producer(result.value)->name;
   std::vector<ValueId> inputs = {match.q.value, match.k.value, v.value};
   if (!match.masks.empty()) inputs.push_back(sum_masks(graph, match.masks, name));
@@ -353,7 +233,7 @@ NodeId make_attention(Graph& graph, const Match& match, const Operand& v, Result
   return made;
 }
 
-void fuse_int8(Graph& graph, ValueId out, const Match& match, const Operand& v, const QuantizeParams& p) {
+void fuse_int8(Graph& graph, ValueId out, const Match& match, const HeadsOperand& v, const QuantizeParams& p) {
   const int64_t v_head_dim = (*shape_of(graph, out))[3];
   const auto y = take_quantize(graph, &out);
   const NodeId made = make_attention(graph, match, v, choose_output(graph, out), "AttentionInt8");
@@ -381,7 +261,7 @@ bool fuse_at(Graph& graph, NodeId n, PassContext& ctx) {
     ctx.note("fuse_attention: '" + name + "' has a Softmax, but no scaled and masked product of two values before it");
     return false;
   }
-  const Operand v = read_heads(graph, v_value, in_codes);
+  const HeadsOperand v = read_heads(graph, v_value, in_codes);
   const Shape* o = shape_of(graph, out);
   if (!o || v.factor != 1 || v.heads != match->k.heads || v.heads == 0 || match->q.heads % v.heads != 0) {
     ctx.note("fuse_attention: '" + name + "' has different numbers of key and value heads, or scaled values");

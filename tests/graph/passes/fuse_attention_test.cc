@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <map>
 #include <string>
 
@@ -22,6 +23,8 @@ constexpr float kScale = 0.02F;
 
 struct Case {
   bool q_codes = true, p_codes = true, requantise = true, scaled_q = false, two_transposes = false, mask = false;
+  bool torch_export = false;  // K turned around in three axes, Q and K scaled, NaN after the softmax becomes 0
+  float guard_value = 0;
   DType dtype = DType::kU8;
 };
 
@@ -33,20 +36,24 @@ class Attention {
     q = c.q_codes ? dequantised(q, kScale) : add("Cast", {q}, DType::kF32, shape(q), {{"to", int64_t{1}}});
     if (c.scaled_q) q = add("Mul", {q, constant(0.5F)}, DType::kF32, shape(q));
     ValueId k = input("k", 2);
-    k = c.two_transposes ? transposed(transposed(k, {0, 2, 1, 3}), {0, 1, 3, 2}) : transposed(k, {0, 2, 3, 1});
+    if (c.torch_export) k = transposed(k, {0, 2, 1, 3});
+    else k = c.two_transposes ? transposed(transposed(k, {0, 2, 1, 3}), {0, 1, 3, 2}) : transposed(k, {0, 2, 3, 1});
+    k = dequantised(k, kScale);
+    if (c.torch_export) k = turned_in_three_axes(k);
     const Shape scores{kB, kH, kS, kS};
-    ValueId s = add("MatMul", {q, dequantised(k, kScale)}, DType::kF32, scores);
+    ValueId s = add("MatMul", {q, k}, DType::kF32, scores);
     s = add("Div", {s, constant(4.0F)}, DType::kF32, scores);
     if (c.mask) s = add("Add", {s, mask_row()}, DType::kF32, scores);
     ValueId p = add("Softmax", {s}, DType::kF32, scores, {{"axis", int64_t{-1}}});
+    if (c.torch_export) {
+      const ValueId is_nan = add("IsNaN", {p}, DType::kBool, scores);
+      p = add("Where", {is_nan, constant(c.guard_value), p}, DType::kF32, scores);
+    }
     if (c.p_codes) p = dequantised(quantised(p, 1.0F / 255, 0), 1.0F / 255, 0);
     ValueId y = add("MatMul", {p, dequantised(v, kScale)}, DType::kF32, {kB, kH, kS, kD});
     if (c.requantise) y = quantised(y, 0.01F, zero());
     y = transposed(y, {0, 2, 1, 3});
-    Tensor merged = Tensor::allocate(DType::kS64, {3}).value();
-    for (int i = 0; i < 3; ++i) merged.mutable_view().as<int64_t>()[i] = i == 0 ? kB : i == 1 ? kS : kH * kD;
-    y = add("Reshape", {y, graph.add_constant(name(), merged)}, dtype(y), {kB, kS, kH * kD});
-    graph.set_outputs({y});
+    graph.set_outputs({reshaped(y, {kB, kS, kH * kD})});
   }
 
   // Runs the pass, compares the results and returns the type of the node that is left, or "" when several are.
@@ -106,6 +113,10 @@ class Attention {
   ValueId mask_row() {
     Tensor tensor = Tensor::zeros(DType::kF32, {kB, 1, 1, kS}).value();
     for (int64_t i = 0; i < kB * kS; i += 4) tensor.mutable_view().as<float>()[i] = -1e9F;
+    if (c_.torch_export) {  // the last sample has no key at all
+      for (int64_t i = (kB - 1) * kS; i < kB * kS; ++i)
+        tensor.mutable_view().as<float>()[i] = -std::numeric_limits<float>::infinity();
+    }
     const ValueId v = graph.add_constant(name(), tensor);
     describe(v, DType::kF32, {kB, 1, 1, kS});
     return v;
@@ -124,6 +135,18 @@ class Attention {
     Shape to = from;
     for (int i = 0; i < 4; ++i) to[i] = from[static_cast<int>(perm[static_cast<size_t>(i)])];
     return add("Transpose", {x}, dtype(x), to, {{"perm", perm}});
+  }
+  ValueId reshaped(ValueId x, const Shape& to) {
+    Tensor sizes = Tensor::allocate(DType::kS64, {to.rank()}).value();
+    for (int i = 0; i < to.rank(); ++i) sizes.mutable_view().as<int64_t>()[i] = to[i];
+    return add("Reshape", {x, graph.add_constant(name(), sizes)}, dtype(x), to);
+  }
+  // [B,H,T,D] -> [B,H,D,T], scaled.
+  ValueId turned_in_three_axes(ValueId k) {
+    const ValueId three = reshaped(k, {kB * kH, kS, kD});
+    const ValueId turned = add("Transpose", {three}, DType::kF32, {kB * kH, kD, kS}, {{"perm", std::vector<int64_t>{0, 2, 1}}});
+    const ValueId four = reshaped(turned, {kB, kH, kD, kS});
+    return add("Mul", {four, constant(0.6F)}, DType::kF32, {kB, kH, kD, kS});
   }
   ValueId dequantised(ValueId x, float scale, std::optional<int> zero_point = {}) {
     const DType type = dtype(x);
@@ -175,6 +198,17 @@ TEST(FuseAttention, CodesBecomeOneNode) {
 TEST(FuseAttention, AFloatSoftmaxKeepsFloatProducts) {
   Attention attention({.p_codes = false, .requantise = false});
   EXPECT_EQ(attention.fuse(), "Attention");
+}
+
+TEST(FuseAttention, TheSpellingOfTorchExport) {
+  Attention attention({.p_codes = false, .requantise = false, .scaled_q = true, .mask = true, .torch_export = true});
+  EXPECT_EQ(attention.fuse(), "Attention");
+  EXPECT_EQ(attention.graph.producer(attention.graph.outputs()[0])->attrs.get_string("k_layout", ""), "bhsd");
+}
+
+TEST(FuseAttention, RowsWithoutAKeyThatAreNotZeroStayAsTheyAre) {
+  Attention attention({.p_codes = false, .requantise = false, .mask = true, .torch_export = true, .guard_value = 0.25F});
+  EXPECT_EQ(attention.fuse(), "");
 }
 
 TEST(FuseAttention, SaysWhyCodesStayApart) {
