@@ -11,12 +11,13 @@ struct Cost {
 };
 
 constexpr Cost kInt8 = {.up = 4.0, .down = 2.8, .weight = 30, .gate_value = 200, .active = 2900};
+constexpr Cost kF32 = {.up = 4.0, .down = 2.9, .weight = 16, .gate_value = 60, .active = 300};
 
 }  // namespace
 
 double token_list_speedup(const SparseFfnShape& shape, int64_t tokens, double density) {
-  if (shape.weights != FfnWeights::kInt8 || tokens < kFfnListTokens) return 0;
-  const Cost& cost = kInt8;
+  if (shape.weights == FfnWeights::kBf16 || tokens < kFfnListTokens) return 0;
+  const Cost& cost = shape.weights == FfnWeights::kInt8 ? kInt8 : kF32;
   const double t = static_cast<double>(tokens);
   const double gate = static_cast<double>(shape.d_gate);
   const double up = static_cast<double>(shape.d_up);

@@ -9,7 +9,14 @@
 // int8 needs the range of h before down, so up is a phase of its own; float layers do up and down
 // of a unit at once. Their segments are a function of the number of listed neurons, never of the
 // threads, and are added in order. With many tokens (kManyTokens) nearly every neuron is active for
-// some of them: all are taken, up and down by the dense GEMM on panels that are packed on the way.
+// some of them: all are taken, up and down by the dense GEMM on panels that are packed on the way,
+// or each token has a list of its own (lists.cc), with other units in the same phases:
+//
+//   zeros  list of a token, in the place of its gate row   units: tokens
+//   expand gate rows again, when the lists are too long     units: tokens
+//   up     h of the listed neurons                          units: groups of neurons
+//   codes  h as the products take it, by sign               units: tokens (not f32)
+//   down   sums and y                                       units: pieces of the outputs
 #include "kernels/gemm/pack.h"
 #include "kernels/sparse_ffn/phases.h"
 #include "kernels/sparse_ffn/steps.h"

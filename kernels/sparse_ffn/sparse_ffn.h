@@ -19,13 +19,15 @@
 // Weights: f32; bf16 (x and h are rounded to bf16, sums in f32); int8 with one scale per output of
 //   each matrix. int8: x is u8, given or quantised here as ONNX DynamicQuantizeLinear does, per row
 //   or with one range for all rows; h likewise (a zero of h stays exactly zero); products are exact
-//   int32, so the sparse, the union and the dense path give the same bits.
+//   int32, so all paths give the same bits.
 // Layout:  one copy of each weight in a blob: the gate as the dense GEMM packs it, up and down
 //   neuron-major in rows of whole cache lines (sparse_ffn_types.h).
 // Paths:   kSparse reads up and down rows of the neurons that are active for some token (the union
-//   for 2 to 8 tokens); kDense all of them, as one stream, or from 32 tokens on by the dense GEMM
-//   on panels packed on the way; kAuto decides after the gate, when the number of active neurons is
-//   known: choose_ffn_path().
+//   for 2 to 8 tokens); kTokenLists gives each of 9 or more tokens its own list, a cache holding
+//   the rows that they share; kDense takes all, as one stream, or from 32 tokens on by the dense
+//   GEMM on panels packed on the way; kAuto decides after the gate, when the number of active
+//   neurons is known: choose_ffn_path(), choose_many_path(). What lists are expected to gain:
+//   cost.h.
 // Regime:  bandwidth-bound for 1 to 8 tokens, compute-bound for many; any number is right.
 // Numeric: int8 exact sums; f32 and bf16 reassociated. Results do not depend on the number of
 //   threads; those of f32 and bf16 depend, by rounding, on the path.
