@@ -54,6 +54,13 @@ TEST(Dims, UnnamedDimensions) {
   EXPECT_EQ(shape_with(spec("x", {{-1, ""}, {-1, ""}}, DType::kF32), {}).status().code(), Code::kUsage);
 }
 
+TEST(Dims, NumberedNamesSayNoMoreThanNone) {
+  EXPECT_EQ(shape_with(spec("ids", {symbol("s10"), symbol("s86")}), {}).value(), (Shape{1, 128}));
+  EXPECT_EQ(shape_with(spec("ids", {symbol("unk__3"), symbol("s86")}), {"s86=9"}).value(), (Shape{1, 9}));
+  EXPECT_EQ(shape_with(spec("x", {symbol("s10"), symbol("s21")}, DType::kF32), {}).status().code(), Code::kUsage);
+  EXPECT_EQ(shape_with(spec("ids", {symbol("crops10"), {4, ""}}), {}).status().code(), Code::kUsage);
+}
+
 TEST(Dims, SumsOfSymbols) {
   const auto mask = spec("mask", {symbol("batch"), symbol("past_length + seq")});
   EXPECT_EQ(shape_with(mask, {"past_length=3", "seq=2"}).value(), (Shape{1, 5}));

@@ -116,6 +116,14 @@ std::optional<int64_t> default_size(const std::string& name) {
   return text == "p" ? std::optional<int64_t>(0) : std::nullopt;
 }
 
+// Names that exporters number: s10 and u3 of torch.export, unk__7 of tf2onnx, dynamic_axes_1, dim_0.
+bool is_numbered(const std::string& name) {
+  constexpr std::array<std::string_view, 7> kPrefixes = {"s", "u", "unk__", "dynamic_axes_", "dim", "dim_", "axis_"};
+  const size_t digits = name.find_last_not_of("0123456789") + 1;
+  return digits < name.size() &&
+         std::find(kPrefixes.begin(), kPrefixes.end(), std::string_view(name).substr(0, digits)) != kPrefixes.end();
+}
+
 std::optional<int64_t> default_unnamed(const TensorSpec& spec, size_t axis) {
   if (axis == 0) return 1;
   if (axis == 1 && spec.dims.size() == 2 && is_integer(spec.dtype)) return 128;
@@ -250,7 +258,8 @@ Status DimResolver::complete(std::span<const TensorSpec> unfilled_inputs) {
       for (const std::string& term : terms_of(name)) {
         if (sizes_.contains(term)) continue;
         if (is_total(term)) totals.insert(term);
-        else if (const auto size = default_size(term)) sizes_[term] = *size;
+        else if (const auto by_name = default_size(term)) sizes_[term] = *by_name;
+        else if (const auto by_place = default_unnamed(spec, axis); by_place && is_numbered(name)) sizes_[term] = *by_place;
         else unset.insert(term);
       }
     }
