@@ -16,6 +16,7 @@ inline constexpr int64_t kZeroNeurons = 2048;
 // piece of down, which it holds likewise.
 inline constexpr int64_t kListUpNeurons = 256;
 inline constexpr int64_t kListDownBytes = 256 * 1024;
+inline constexpr int64_t kMostListBlock = kListDownBytes / 256;  // neurons of a list's block
 
 // From here on packing panels costs less than the faster products save.
 inline constexpr int64_t kManyTokens = 32;

@@ -61,23 +61,29 @@ void run_gate(const Call& c, int64_t unit, int worker) {
   }
 }
 
+void set_threshold(const Call& c, int64_t t) {
+  const SparseFfnRule& rule = c.args.rule;
+  if (rule.sparsifier != FfnSparsifier::kStatTopK) return;
+  double sum = 0;
+  double squares = 0;
+  for (int64_t u = 0; u < c.sizes.gate_units; ++u) {
+    sum += c.mem.moments[(u * c.args.tokens + t) * 2];
+    squares += c.mem.moments[(u * c.args.tokens + t) * 2 + 1];
+  }
+  c.mem.theta[t] = stat_threshold(sum, squares, c.shape.d_ff, rule.z, rule.ddof);
+}
+
 void finish_gate(const Call& c) {
+  if (c.make_lists) return;
   const SparseFfnRule& rule = c.args.rule;
   const bool by_abs = rule.sparsifier == FfnSparsifier::kTopKAbs;
   for (int64_t t = 0; t < c.args.tokens; ++t) {
     float* g = c.mem.g + t * c.sizes.ld_g;
-    if (!c.make_lists && (by_abs || rule.sparsifier == FfnSparsifier::kTopK)) {
+    if (by_abs || rule.sparsifier == FfnSparsifier::kTopK) {
       const TopKCut cut = top_k_cut(g, c.shape.d_ff, rule.k, by_abs, c.mem.topk);
       top_k_keep(g, c.shape.d_ff, by_abs, cut, g);
     }
-    if (rule.sparsifier != FfnSparsifier::kStatTopK) continue;
-    double sum = 0;
-    double squares = 0;
-    for (int64_t u = 0; u < c.sizes.gate_units; ++u) {
-      sum += c.mem.moments[(u * c.args.tokens + t) * 2];
-      squares += c.mem.moments[(u * c.args.tokens + t) * 2 + 1];
-    }
-    c.mem.theta[t] = stat_threshold(sum, squares, c.shape.d_ff, rule.z, rule.ddof);
+    set_threshold(c, t);
   }
 }
 

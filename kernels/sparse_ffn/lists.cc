@@ -83,8 +83,8 @@ int64_t take_active(const Call& c, int64_t t, int64_t begin, int64_t n, int32_t*
 // Codes of one block by sign: magnitudes below the zero point, then those above; h that rounds to
 // zero is left out.
 struct Signed {
-  int32_t ids[2048 + kFfnGroup];
-  uint8_t codes[2048 + kFfnGroup];
+  int32_t ids[kMostListBlock + kFfnGroup];
+  uint8_t codes[kMostListBlock + kFfnGroup];
   int64_t count = 0;
 
   void put(int32_t id, int32_t magnitude) {  // keeps it if above 0
@@ -111,7 +111,7 @@ int32_t split_codes(const Call& c, int64_t t, int64_t block) {
   const int64_t n = entries(c, t, block);
   int32_t* ids = ids_of(c, t, block);
   float* h = values_of(c, t, block);
-  uint8_t codes[2048];
+  uint8_t codes[kMostListBlock];
   int32_t sum = 0;
   c.ffn.quantize->quantize(h, n, 1, n, q.scale, q.zero_point, codes, n, &sum);
   Signed below;
@@ -139,7 +139,7 @@ void convert_block(const Call& c, int64_t t, int64_t block) {
   int32_t* ids = ids_of(c, t, block);
   if (n > 0) std::fill(ids + n, ids + padded, ids[n - 1]);
   float* h = values_of(c, t, block);
-  alignas(kLine) float converted[2048];
+  alignas(kLine) float converted[kMostListBlock];
   c.ffn.kernel->convert(h, n, padded, converted);
   std::memcpy(h, converted, static_cast<size_t>(padded * weight_bytes(c.ffn)));
   count_of(c, t, block)[1] = static_cast<int32_t>(padded);
@@ -173,6 +173,7 @@ void write_row(const Call& c, int64_t t, int64_t n0, int64_t n, void* sums) {
 }  // namespace
 
 void run_list_row(const Call& c, int64_t t, int worker) {
+  set_threshold(c, t);
   keep_top_k(c, c.mem.g + t * c.sizes.ld_g, worker);
   const int64_t in_block = groups_of_block(c);
   int64_t place = 0;
@@ -199,7 +200,7 @@ void run_expand(const Call& c, int64_t t) {
     const int64_t n = entries(c, t, block);
     const int32_t* ids = ids_of(c, t, block);
     float* g = values_of(c, t, block);
-    float values[2048];
+    float values[kMostListBlock];
     std::copy(g, g + n, values);
     std::fill(g, g + std::min(c.sizes.list_block, c.shape.d_ff - first), 0.0F);
     for (int64_t i = 0; i < n; ++i) g[ids[i] - first] = values[i];

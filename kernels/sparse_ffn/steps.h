@@ -12,7 +12,8 @@ void prepare_inputs(Call& c, ThreadPool& pool);
 inline constexpr int64_t kOutColumns = 512;
 
 void run_gate(const Call& c, int64_t unit, int worker);
-void finish_gate(const Call& c);
+void set_threshold(const Call& c, int64_t token);  // of statistical top-k
+void finish_gate(const Call& c);                   // unless lists do it, token by token
 
 void run_zeros(const Call& c, int64_t unit);
 void finish_zeros(Call& c);
