@@ -38,9 +38,12 @@ class GraphRunner {
   Result<std::vector<Tensor>> run(std::span<const ConstTensorView> inputs,
                                   std::stop_token stop = {});
 
-  // Median milliseconds of a run, over at least 5 runs and about 20 ms, after one that plans and
-  // warms.
-  Result<double> time_ms(std::span<const ConstTensorView> inputs, std::stop_token stop = {});
+  // Least milliseconds of a run, over at least 5 runs and about 20 ms, after one that plans and
+  // warms: what others do on the machine only adds to it. `bytes_between`: what a larger model reads
+  // between two runs of this piece of it; so many, up to what caches hold, are read before each run,
+  // and then the inputs, so that weights come from memory as they do there.
+  Result<double> time_ms(std::span<const ConstTensorView> inputs, std::stop_token stop = {},
+                         int64_t bytes_between = 0);
 
  private:
   GraphRunner() = default;

@@ -9,6 +9,16 @@ namespace sprun::compress {
 using graph::Graph;
 using graph::ValueId;
 
+namespace {
+int64_t constant_bytes(const Graph& graph) {
+  int64_t bytes = 0;
+  for (ValueId v = 0; v < graph.num_values(); ++v) {
+    if (const Tensor* t = graph.constant(v)) bytes += t->size_bytes();
+  }
+  return bytes;
+}
+}  // namespace
+
 Result<double> time_layer(const Graph& graph, ValueId x, ValueId y, const Tensor& input,
                           const Batch& sample, ThreadPool& pool, std::stop_token stop) {
   std::vector<ValueId> from = {x};
@@ -20,8 +30,9 @@ Result<double> time_layer(const Graph& graph, ValueId x, ValueId y, const Tensor
   }
   const ValueId to[] = {y};
   SPRUN_ASSIGN(Graph part, extract_part(graph, from, to));
+  const int64_t own = constant_bytes(part);
   SPRUN_ASSIGN(GraphRunner runner, GraphRunner::create(std::move(part), pool, SparseMode::kAuto));
-  return runner.time_ms(views, std::move(stop));
+  return runner.time_ms(views, std::move(stop), constant_bytes(graph) - own);
 }
 
 Status visit_layers(const Graph& graph, const Batch& sample, ThreadPool& pool, std::stop_token stop,
