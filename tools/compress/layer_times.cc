@@ -30,6 +30,8 @@ Result<double> time_layer(const Graph& graph, ValueId x, ValueId y, const Tensor
   }
   const ValueId to[] = {y};
   SPRUN_ASSIGN(Graph part, extract_part(graph, from, to));
+  if (part.value(part.inputs()[0]).users.empty())
+    return Status(Code::kBadModel, "the layer does not read its input any more");
   const int64_t own = constant_bytes(part);
   SPRUN_ASSIGN(GraphRunner runner, GraphRunner::create(std::move(part), pool, SparseMode::kAuto));
   return runner.time_ms(views, std::move(stop), constant_bytes(graph) - own);
@@ -79,6 +81,21 @@ Result<std::optional<double>> unless_cancelled(const Result<double>& ms) {
   return std::optional<double>();
 }
 
+// All linear layers, each alone; none if one cannot be timed.
+Result<std::optional<double>> time_all_layers(const Graph& graph, const Batch& sample,
+                                              ThreadPool& pool, const std::stop_token& stop) {
+  std::optional<double> total = 0;
+  SPRUN_TRY(visit_layers(
+      graph, sample, pool, stop, [&](const LinearLayer& layer, const Tensor& input) -> Status {
+        const ValueId y = graph.node(layer.node).outputs[0];
+        SPRUN_ASSIGN(const std::optional<double> ms,
+                     unless_cancelled(time_layer(graph, layer.x, y, input, sample, pool, stop)));
+        total = total && ms ? std::optional(*total + *ms) : std::nullopt;
+        return {};
+      }));
+  return total;
+}
+
 }  // namespace
 
 Result<std::optional<double>> time_changed_layers(const Graph& before, const Graph& after,
@@ -102,7 +119,11 @@ Result<std::optional<double>> time_changed_layers(const Graph& before, const Gra
         saved += entry->ms_before.value_or(0) - entry->ms_after.value_or(0);
         return {};
       }));
-  return complete ? std::optional(saved) : std::nullopt;
+  if (complete) return std::optional(saved);
+  // Layers were rebuilt, and there are new ones, such as shortcuts: the difference of all of them.
+  SPRUN_ASSIGN(const auto all_before, time_all_layers(before, sample, pool, stop));
+  SPRUN_ASSIGN(const auto all_after, time_all_layers(after, sample, pool, stop));
+  return all_before && all_after ? std::optional(*all_before - *all_after) : std::nullopt;
 }
 
 }  // namespace sprun::compress

@@ -28,7 +28,8 @@ Status visit_layers(const graph::Graph& graph, const Batch& sample, ThreadPool& 
                     std::stop_token stop, const LayerVisitor& fn);
 
 // Fills ms_before and ms_after of the layers that were changed. Returns the milliseconds that they
-// save together; none if some layer was rebuilt so that it cannot be timed alone.
+// save together, where layers were rebuilt that of all linear layers before and after; none if some
+// cannot be timed alone.
 Result<std::optional<double>> time_changed_layers(const graph::Graph& before,
                                                   const graph::Graph& after, const Batch& sample,
                                                   ThreadPool& pool, std::stop_token stop,
