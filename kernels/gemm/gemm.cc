@@ -6,6 +6,10 @@ namespace sprun::kernels {
 
 #define SPRUN_GEMM_F32(isa, symbol, numeric) \
   SPRUN_IF_BUILT_##isa(extern const GemmF32Kernel symbol;)
+#define SPRUN_GEMM_F32S8(isa, symbol, numeric) \
+  SPRUN_IF_BUILT_##isa(extern const GemmNarrowKernel symbol;)
+#define SPRUN_GEMM_F32F16 SPRUN_GEMM_F32S8
+#define SPRUN_GEMM_F32BF16 SPRUN_GEMM_F32S8
 #define SPRUN_GEMM_BF16(isa, symbol, numeric) \
   SPRUN_IF_BUILT_##isa(extern const GemmBf16Kernel symbol;)
 #define SPRUN_GEMM_U8S8(isa, symbol, numeric) \
@@ -21,6 +25,18 @@ namespace {
 
 constinit const KernelInfo<GemmF32Kernel> kF32[] = {
 #define SPRUN_GEMM_F32 SPRUN_KERNEL_ENTRY
+#include "kernels/gemm/gemm.def"
+};
+constinit const KernelInfo<GemmNarrowKernel> kF32S8[] = {
+#define SPRUN_GEMM_F32S8 SPRUN_KERNEL_ENTRY
+#include "kernels/gemm/gemm.def"
+};
+constinit const KernelInfo<GemmNarrowKernel> kF32F16[] = {
+#define SPRUN_GEMM_F32F16 SPRUN_KERNEL_ENTRY
+#include "kernels/gemm/gemm.def"
+};
+constinit const KernelInfo<GemmNarrowKernel> kF32Bf16[] = {
+#define SPRUN_GEMM_F32BF16 SPRUN_KERNEL_ENTRY
 #include "kernels/gemm/gemm.def"
 };
 constinit const KernelInfo<GemmBf16Kernel> kBf16[] = {
@@ -39,6 +55,9 @@ constinit const KernelInfo<QuantizeRowsKernel> kQuantize[] = {
 }  // namespace
 
 std::span<const KernelInfo<GemmF32Kernel>> gemm_f32_kernels() { return kF32; }
+std::span<const KernelInfo<GemmNarrowKernel>> gemm_f32s8_kernels() { return kF32S8; }
+std::span<const KernelInfo<GemmNarrowKernel>> gemm_f32f16_kernels() { return kF32F16; }
+std::span<const KernelInfo<GemmNarrowKernel>> gemm_f32bf16_kernels() { return kF32Bf16; }
 std::span<const KernelInfo<GemmBf16Kernel>> gemm_bf16_kernels() { return kBf16; }
 std::span<const KernelInfo<GemmU8S8Kernel>> gemm_u8s8_kernels() { return kU8S8; }
 std::span<const KernelInfo<QuantizeRowsKernel>> quantize_rows_kernels() { return kQuantize; }

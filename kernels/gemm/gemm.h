@@ -23,6 +23,10 @@
 namespace sprun::kernels {
 
 std::span<const KernelInfo<GemmF32Kernel>> gemm_f32_kernels();
+// f32 activations with weights of 8 or 16 bits.
+std::span<const KernelInfo<GemmNarrowKernel>> gemm_f32s8_kernels();
+std::span<const KernelInfo<GemmNarrowKernel>> gemm_f32f16_kernels();
+std::span<const KernelInfo<GemmNarrowKernel>> gemm_f32bf16_kernels();
 std::span<const KernelInfo<GemmBf16Kernel>> gemm_bf16_kernels();
 std::span<const KernelInfo<GemmU8S8Kernel>> gemm_u8s8_kernels();
 std::span<const KernelInfo<QuantizeRowsKernel>> quantize_rows_kernels();
@@ -89,6 +93,14 @@ void gemm_f32(const GemmF32Kernel& kernel, const GemmF32Args& args, int workers,
               const ParallelFor& parallel_for) {
   run_grid(kernel, args, make_grid(args.m, args.n, args.k, kernel.nr, 4, workers), scratch,
            parallel_for);
+}
+
+// The same with weights of 8 or 16 bits; bytes_per_weight 1 or 2.
+template <class ParallelFor>
+void gemm_narrow(const GemmNarrowKernel& kernel, const GemmNarrowArgs& args, int bytes_per_weight,
+                 int workers, void* scratch, const ParallelFor& parallel_for) {
+  run_grid(kernel, args, make_grid(args.m, args.n, args.k, kernel.nr, bytes_per_weight, workers),
+           scratch, parallel_for);
 }
 
 // The same with u8 activations and s8 weights.

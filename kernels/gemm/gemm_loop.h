@@ -28,6 +28,10 @@ struct Prefetch {
 //   kXBytes, kWBytes      bytes of one element of X and W
 //   micro(rows, args, m, panel, k_begin, k_end, acc, prefetch)
 //       adds one chunk of K to the sums of a tile; with the last chunk (k_end = K), writes Y
+// and may provide, to turn a chunk of weights into another form once for many rows:
+//   kWideBytes            scratch for it
+//   widens(args, tiles)   true if that pays for this many tiles
+//   widen(args, panel, k_begin, k_end, wide), micro_wide(as micro, wide)
 template <class Family>
 struct Loop {
   using Args = typename Family::Args;
@@ -36,8 +40,14 @@ struct Loop {
   static constexpr int64_t kStreamAhead = 8 * 1024;
   static constexpr int64_t kL2Budget = 448 * 1024;
   static constexpr int64_t kMaxBlockRows = 12 * Family::kMaxRows;
-  static constexpr int64_t kScratchBytes =
+  static constexpr int64_t kAccBytes =
       kMaxBlockRows * Family::kNr * static_cast<int64_t>(sizeof(Acc));
+  static constexpr bool kWidens = requires { Family::kWideBytes; };
+  static constexpr int64_t scratch_bytes() {
+    if constexpr (kWidens) return kAccBytes + Family::kWideBytes;
+    else return kAccBytes;
+  }
+  static constexpr int64_t kScratchBytes = scratch_bytes();
 
   static int64_t block_rows(int64_t rows, int64_t k) {
     int64_t fit = kL2Budget / (k * Family::kXBytes + 1);
@@ -54,17 +64,29 @@ struct Loop {
     const int64_t tiles = (rows + Family::kMaxRows - 1) / Family::kMaxRows;
     const int64_t step_bytes = Family::kNr * Family::kStep * Family::kWBytes / tiles;
     const char* fetch_panel = tiles == 1 ? this_panel + kStreamAhead : next_panel;
+    bool wide = false;
+    if constexpr (kWidens) wide = Family::widens(args, tiles);
     int64_t k = 0;
     do {
       const int64_t k_end = args.k - k > Family::kChunk ? k + Family::kChunk : args.k;
       const int64_t steps = (k_end - k + Family::kStep - 1) / Family::kStep;
       const char* fetch = fetch_panel + k * Family::kNr * Family::kWBytes;
+      if constexpr (kWidens) {
+        if (wide) Family::widen(args, panel_index, k, k_end, acc + kAccBytes / sizeof(Acc));
+      }
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t r0 = t * rows / tiles;
         const int64_t r1 = (t + 1) * rows / tiles;
         Acc* sums = acc + r0 * Family::kNr;
-        Family::micro(r1 - r0, args, m + r0, panel_index, k, k_end, sums,
-                      Prefetch{fetch + t * steps * step_bytes, step_bytes});
+        const Prefetch ahead{fetch + t * steps * step_bytes, step_bytes};
+        if constexpr (kWidens) {
+          if (wide) {
+            Family::micro_wide(r1 - r0, args, m + r0, panel_index, k, k_end, sums, ahead,
+                               acc + kAccBytes / sizeof(Acc));
+            continue;
+          }
+        }
+        Family::micro(r1 - r0, args, m + r0, panel_index, k, k_end, sums, ahead);
       }
       k = k_end;
     } while (k < args.k);

@@ -45,6 +45,44 @@ void pack_f32(const WeightSource<float>& w, int64_t begin, int64_t end, float* p
   }
 }
 
+// value(w, at) is the number that stands at an index of the packed weights.
+template <class Value>
+void run_narrow(const GemmNarrowArgs& a, const TileRange& t, Value value) {
+  const int64_t blocks = a.block_params == nullptr ? 0 : (a.k + a.block_size - 1) / a.block_size;
+  for_each_output(t, a.n, [&](int64_t m, int64_t n) {
+    double sum = 0;
+    for (int64_t k = 0; k < a.k; ++k) {
+      float w = value(a.w, packed_index(n, k, a.k, 1));
+      if (a.block_params != nullptr) {
+        const int64_t at = ((n / kNr * blocks + k / a.block_size) * 2) * kNr + n % kNr;
+        w = std::fma(w, a.block_params[at], a.block_params[at + kNr]);
+      }
+      sum += static_cast<double>(a.x[m * a.ldx + k]) * static_cast<double>(w);
+    }
+    const float scale = a.block_params == nullptr && a.scale != nullptr ? a.scale[n] : 1.0F;
+    const float scaled = a.epilogue.alpha * scale * static_cast<float>(sum);
+    finish_ref(a.epilogue, m, n, scaled, a.y + m * a.ldy + n);
+  });
+}
+
+void run_f32s8(const GemmNarrowArgs& a, const TileRange& t, void*) {
+  run_narrow(a, t, [](const void* w, int64_t at) {
+    return static_cast<float>(static_cast<const int8_t*>(w)[at]);
+  });
+}
+
+void run_f32f16(const GemmNarrowArgs& a, const TileRange& t, void*) {
+  run_narrow(a, t, [](const void* w, int64_t at) {
+    return simd::f16_to_f32(static_cast<const uint16_t*>(w)[at]);
+  });
+}
+
+void run_f32bf16(const GemmNarrowArgs& a, const TileRange& t, void*) {
+  run_narrow(a, t, [](const void* w, int64_t at) {
+    return simd::bf16_to_f32(static_cast<const uint16_t*>(w)[at]);
+  });
+}
+
 void run_bf16(const GemmBf16Args& a, const TileRange& t, void*) {
   for_each_output(t, a.n, [&](int64_t m, int64_t n) {
     double sum = 0;
@@ -119,6 +157,9 @@ void quantize(const float* x, int64_t ldx, int64_t rows, int64_t k, float scale,
 }  // namespace
 
 extern constinit const GemmF32Kernel gemm_f32_ref = {kNr, 0, run_f32, pack_f32};
+extern constinit const GemmNarrowKernel gemm_f32s8_ref = {kNr, 0, run_f32s8};
+extern constinit const GemmNarrowKernel gemm_f32f16_ref = {kNr, 0, run_f32f16};
+extern constinit const GemmNarrowKernel gemm_f32bf16_ref = {kNr, 0, run_f32bf16};
 extern constinit const GemmBf16Kernel gemm_bf16_ref = {kNr, 0, run_bf16, pack_bf16, convert_bf16};
 extern constinit const GemmU8S8Kernel gemm_u8s8_ref = {kNr, 0, run_u8s8};
 extern constinit const QuantizeRowsKernel quantize_rows_ref = {min_max, quantize};

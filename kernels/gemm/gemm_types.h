@@ -67,6 +67,30 @@ struct GemmF32Kernel {
                float* packed);
 };
 
+// ---- f32 with narrow weights -----------------------------------------------------------------
+// X, sums and Y are f32; weights stay 8- or 16-bit in memory and become f32 in registers:
+//   W[n, k] = q[n, k] * scale[b, n] + shift[b, n],   b = k / block_size,   shift = -zero * scale
+// Packed q: [ceil(N / nr), K, nr] s8, f16 or bf16 (pack_narrow), outputs past N are 0.
+struct GemmNarrowArgs {
+  int64_t m = 0, n = 0, k = 0;
+  const float* x = nullptr;  // [M, K]
+  int64_t ldx = 0;
+  const void* w = nullptr;
+  // s8 only: [panels, ceil(K / block_size), 2, nr], scales then shifts; null = no blocks.
+  const float* block_params = nullptr;
+  int64_t block_size = 0;        // >= 1 with blocks
+  const float* scale = nullptr;  // [panels * nr] without blocks; null = 1
+  float* y = nullptr;            // [M, N]
+  int64_t ldy = 0;
+  Epilogue epilogue;
+};
+
+struct GemmNarrowKernel {
+  int64_t nr;
+  int64_t scratch_bytes;
+  void (*run)(const GemmNarrowArgs& args, const TileRange& tiles, void* scratch);
+};
+
 // ---- bf16 ------------------------------------------------------------------------------------
 // Packed weights: [ceil(N / nr), ceil(K / 2), nr, 2] bf16, padded with 0. X is rounded to bf16
 // (nearest even), products are summed in f32.

@@ -34,6 +34,13 @@ void pack_s8(const WeightSource<int8_t>& w, int64_t nr, int64_t begin, int64_t e
 void pack_u8(const WeightSource<uint8_t>& w, int64_t nr, int64_t begin, int64_t end,
              int8_t* packed, int32_t* sums);
 
+// Packs panels [begin, end) of 8- or 16-bit weights to [panel, K, nr] for the narrow families;
+// stores W ^ flip (0x80 makes u8 - 128 as s8 of u8), 0 for outputs past N.
+void pack_narrow(const WeightSource<uint8_t>& w, int64_t nr, int64_t begin, int64_t end,
+                 uint8_t flip, uint8_t* packed);
+void pack_narrow(const WeightSource<uint16_t>& w, int64_t nr, int64_t begin, int64_t end,
+                 uint16_t flip, uint16_t* packed);
+
 // Symmetric weights, one scale per output n of [begin, end): scale = max|W[n, :]| / 127 (1 for a
 // zero row), q[n, k] = round_half_even(W[n, k] / scale); q is [N, K] row-major.
 void quantize_weights_s8(const WeightSource<float>& w, int64_t begin, int64_t end, int8_t* q,

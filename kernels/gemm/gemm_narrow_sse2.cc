@@ -1,0 +1,9 @@
+#include "kernels/gemm/gemm_narrow_impl.h"
+
+namespace sprun::kernels {
+
+extern constinit const GemmNarrowKernel gemm_f32s8_sse2 = gemm::kGemmNarrow<simd::Sse2, gemm::NarrowS8>;
+// No f16: without an instruction that widens it, f32 weights are faster.
+extern constinit const GemmNarrowKernel gemm_f32bf16_sse2 = gemm::kGemmNarrow<simd::Sse2, gemm::NarrowBf16>;
+
+}  // namespace sprun::kernels
