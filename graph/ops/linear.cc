@@ -10,26 +10,21 @@
 // Attributes: num_weights (1), trans_w (0), split (0), alpha (1.0), activation ("none", "relu", "gelu_erf",
 //   "gelu_tanh", "silu", "tanh", "sigmoid", "quick_gelu"), precision ("f32", "bf16", "int8").
 // precision converts constant f32 weights at load and is not used otherwise: bf16 rounds X and W; int8 quantises W per
-// output channel (symmetric) and X per row (u8). Element types: all floats; X, weights, biases and residual agree.
+// output channel (symmetric) and X per row (u8). Element types: all floats; X, weights, biases and residual agree, but
+// weights of f32 X may be f16 or bf16: they stay so in memory and count as the f32 that they widen to.
 #include <cmath>
 
 #include "graph/ops/float_product.h"
 #include "graph/ops/int8_product.h"
-#include "graph/ops/linear_util.h"
+#include "graph/ops/linear_state.h"
 #include "graph/ops/matmul_util.h"
 #include "graph/ops/op.h"
-#include "graph/ops/sparse_float.h"
+#include "graph/ops/quant_util.h"
 
 namespace sprun::graph {
 namespace {
 
-struct Layout {
-  int n;
-  explicit Layout(const LinearAttrs& attrs) : n(attrs.num_weights) {}
-  int weight(int i) const { return 1 + i; }
-  int bias(int i) const { return 1 + n + i; }
-  int residual() const { return 1 + 2 * n; }
-};
+using Layout = LinearInputs<2>;
 
 Status infer_linear(InferContext& ctx) {
   auto attrs = linear_attrs(ctx.attrs());
@@ -39,7 +34,9 @@ Status infer_linear(InferContext& ctx) {
   if (!shapes.ok()) return ctx.error(shapes.status().message());
   SPRUN_TRY(ctx.check(is_float(ctx.dtype(0)), "X must be of a float type"));
   for (int i = 0; i < attrs->num_weights; ++i) {
-    SPRUN_TRY(ctx.check(ctx.dtype(at.weight(i)) == ctx.dtype(0), "weight and X differ in type"));
+    const DType weight = ctx.dtype(at.weight(i));
+    const bool half = ctx.dtype(0) == DType::kF32 && (weight == DType::kF16 || weight == DType::kBf16);
+    SPRUN_TRY(ctx.check(weight == ctx.dtype(0) || half, "weight and X differ in type"));
     SPRUN_TRY(
         ctx.check(!ctx.has_input(at.bias(i)) || ctx.dtype(at.bias(i)) == ctx.dtype(0), "bias and X differ in type"));
   }
@@ -52,53 +49,14 @@ Status infer_linear(InferContext& ctx) {
 
 // --- prepared forms
 
-// What every prepared form keeps, so that run() reads no attributes.
-struct Common {
-  LinearAttrs attrs;
-  LinearShapes shapes;
-  float alpha = 1.0f;
-};
-
-class LinearState : public OpState {
- public:
-  explicit LinearState(const Common& linear) : common(linear) {}
-  virtual void run(RunContext& ctx) const = 0;
-  const Common common;
-
- protected:
-  const float* bias(const RunContext& ctx, int i) const {
-    const int input = Layout(common.attrs).bias(i);
-    return ctx.has_input(input) ? ctx.input(input).as<float>() : nullptr;
-  }
-  // Where weight i writes.
-  float* output(const RunContext& ctx, int i) const {
-    if (common.attrs.split) return ctx.output(i).as<float>();
-    return ctx.output(0).as<float>() + common.shapes.column[static_cast<size_t>(i)];
-  }
-  int64_t ldy(int i) const {
-    return common.attrs.split ? common.shapes.n[static_cast<size_t>(i)] : common.shapes.n_total;
-  }
-  // The residual for weight i when it has the shape of the output, else nullptr.
-  const float* residual(const RunContext& ctx, int i) const {
-    const int input = Layout(common.attrs).residual();
-    if (!ctx.has_input(input) || ctx.input(input).num_elements() != ctx.output(0).num_elements()) return nullptr;
-    return ctx.input(input).as<float>() + common.shapes.column[static_cast<size_t>(i)];
-  }
-  kernels::Epilogue epilogue(const RunContext& ctx, int i) const {
-    return {.bias = bias(ctx, i),
-            .residual = residual(ctx, i),
-            .ld_residual = common.shapes.n_total,
-            .alpha = common.alpha,
-            .activation = common.attrs.activation};
-  }
-};
+using State = LinearState<Layout>;
 
 // f32 or bf16 weights.
 template <class Kernel, class Packed>
-class PackedState : public LinearState {
+class PackedState : public State {
  public:
-  PackedState(const Common& linear, const kernels::KernelInfo<Kernel>& info, int workers)
-      : LinearState(linear), info_(info), workers_(workers) {}
+  PackedState(const LinearCommon& linear, const kernels::KernelInfo<Kernel>& info, int workers)
+      : State(linear), info_(info), workers_(workers) {}
 
   template <class Pack>
   Status add_weights(PrepareContext& ctx, const Pack& pack) {
@@ -180,33 +138,9 @@ class PackedState : public LinearState {
   kernels::TileGrid grid_{};
 };
 
-// f32 or bf16 weights of which only the stored blocks are kept.
-template <class Type>
-class SparseState : public LinearState {
+class Int8State : public State {
  public:
-  SparseState(const Common& linear, SparseFloat<Type> product, int workers)
-      : LinearState(linear), product_(std::move(product)), workers_(workers) {}
-
-  void run(RunContext& ctx) const override {
-    const auto output = [&](int i) {
-      return typename SparseFloat<Type>::Output{this->output(ctx, i), ldy(i), epilogue(ctx, i)};
-    };
-    const float* x = ctx.input(0).as<float>();
-    if (ctx.pool().num_threads() > workers_) {  // scratch is for fewer
-      ThreadPool serial(1);
-      return product_.run(serial, x, ctx.scratch(), output);
-    }
-    product_.run(ctx.pool(), x, ctx.scratch(), output);
-  }
-
- private:
-  SparseFloat<Type> product_;
-  int workers_;
-};
-
-class Int8State : public LinearState {
- public:
-  Int8State(const Common& linear, Int8Product product) : LinearState(linear), product_(std::move(product)) {}
+  Int8State(const LinearCommon& linear, Int8Product product) : State(linear), product_(std::move(product)) {}
 
   void run(RunContext& ctx) const override {
     std::array<Int8Segment, kMaxSegments> segments;
@@ -231,10 +165,10 @@ class Int8State : public LinearState {
 };
 
 // A weight that is computed: packed when running.
-class ComputedState : public LinearState {
+class ComputedState : public State {
  public:
-  ComputedState(const Common& linear, std::unique_ptr<const FloatProduct> product)
-      : LinearState(linear), product_(std::move(product)) {}
+  ComputedState(const LinearCommon& linear, std::unique_ptr<const FloatProduct> product)
+      : State(linear), product_(std::move(product)) {}
 
   void run(RunContext& ctx) const override {
     product_->run(ctx.pool(), ctx.input(0).as<float>(), ctx.input(1).as<float>(), ctx.output(0).as<float>(),
@@ -258,21 +192,15 @@ BatchedGemm gemm_of(const LinearShapes& s, const LinearAttrs& attrs, size_t i) {
   return g;
 }
 
-// True when the layer became sparse.
-template <class Type>
-Result<bool> prepare_sparse(PrepareContext& ctx, const Common& linear) {
-  std::vector<WeightConstant> weights;
-  for (int i = 0; i < linear.attrs.num_weights; ++i) {
-    weights.push_back(WeightConstant::matrix(ctx.constant(Layout(linear.attrs).weight(i)), linear.attrs.trans_w));
+std::vector<FloatWeight> weights_of(const PrepareContext& ctx, const LinearAttrs& attrs) {
+  std::vector<FloatWeight> weights;
+  for (int i = 0; i < attrs.num_weights; ++i) {
+    weights.push_back({.weight = WeightConstant::matrix(ctx.constant(Layout(attrs).weight(i)), attrs.trans_w)});
   }
-  SPRUN_ASSIGN(auto product, SparseFloat<Type>::choose(ctx, linear.shapes.m, weights));
-  if (!product) return false;
-  for (int i = 0; i < linear.attrs.num_weights; ++i) ctx.unread_inputs.push_back(Layout(linear.attrs).weight(i));
-  ctx.state = std::make_unique<SparseState<Type>>(linear, std::move(*product), ctx.max_threads());
-  return true;
+  return weights;
 }
 
-Status prepare_packed(PrepareContext& ctx, const Common& linear, std::string_view precision) {
+Status prepare_packed(PrepareContext& ctx, const LinearCommon& linear, std::string_view precision) {
   const kernels::IsaSet isas = kernels::available_isas();
   std::vector<kernels::Rejection> why_not;
   if (precision == "int8") {
@@ -288,15 +216,20 @@ Status prepare_packed(PrepareContext& ctx, const Common& linear, std::string_vie
         Int8Product::prepare(ctx, {.m = linear.shapes.m, .k = linear.shapes.k, .x_quant = XQuant::kPerRow}, weights));
     ctx.state = std::make_unique<Int8State>(linear, std::move(product));
   } else if (precision == "bf16") {
-    SPRUN_ASSIGN(const bool sparse, prepare_sparse<SparseBf16>(ctx, linear));
-    if (sparse) return {};
+    SPRUN_ASSIGN(ctx.state, (sparse_state<SparseBf16, Layout>(ctx, linear, weights_of(ctx, linear.attrs))));
+    if (ctx.state) return {};
     const auto& info = kernels::select(kernels::gemm_bf16_kernels(), isas, &why_not);
     auto state = std::make_unique<PackedState<kernels::GemmBf16Kernel, uint16_t>>(linear, info, ctx.max_threads());
     SPRUN_TRY(state->add_weights(ctx, pack_bf16));
     ctx.state = std::move(state);
   } else {
-    SPRUN_ASSIGN(const bool sparse, prepare_sparse<SparseF32>(ctx, linear));
-    if (sparse) return {};
+    const std::vector<FloatWeight> weights = weights_of(ctx, linear.attrs);
+    SPRUN_ASSIGN(ctx.state, (sparse_state<SparseF32, Layout>(ctx, linear, weights)));
+    if (ctx.state) return {};
+    if (is_narrow(weights)) {
+      SPRUN_ASSIGN(ctx.state, narrow_state<Layout>(ctx, linear, weights));
+      return {};
+    }
     const auto& info = kernels::select(kernels::gemm_f32_kernels(), isas, &why_not);
     auto state = std::make_unique<PackedState<kernels::GemmF32Kernel, float>>(linear, info, ctx.max_threads());
     SPRUN_TRY(state->add_weights(ctx, pack_f32));
@@ -324,7 +257,7 @@ Status prepare_linear(PrepareContext& ctx) {
     ctx.rejected.push_back({"gemm", "element type is " + std::string(dtype_name(ctx.input(0).dtype))});
     return {};
   }
-  Common linear;
+  LinearCommon linear;
   SPRUN_ASSIGN(linear.attrs, linear_attrs(ctx.attrs()));
   SPRUN_ASSIGN(linear.shapes, linear_shapes(ctx, linear.attrs, Layout(linear.attrs).bias(0)));
   linear.alpha = ctx.attrs().get_float("alpha", 1.0f);
@@ -338,13 +271,22 @@ Status prepare_linear(PrepareContext& ctx) {
     precision = "f32";
   }
   if (can_pack(ctx, linear.attrs)) return prepare_packed(ctx, linear, precision);
-  if (linear.attrs.num_weights > 1) return {};
+  if (linear.attrs.num_weights > 1 || ctx.input(1).dtype != DType::kF32) return {};
   SPRUN_ASSIGN(auto product, FloatProduct::prepare(ctx, gemm_of(s, linear.attrs, 0), 0, 1));
   if (product) ctx.state = std::make_unique<ComputedState>(linear, std::move(product));
   return {};
 }
 
 // --- the reference
+
+// A 16-bit weight of f32 X as f32; empty where types agree.
+std::vector<float> widened(const ConstTensorView& w, DType x) {
+  std::vector<float> wide;
+  if (w.dtype == x) return wide;
+  const ScaleReader read(w);
+  for (int64_t i = 0; i < w.num_elements(); ++i) wide.push_back(read[i]);
+  return wide;
+}
 
 template <class T>
 void run_reference(RunContext& ctx, const LinearAttrs& attrs, const LinearShapes& shapes) {
@@ -359,7 +301,10 @@ void run_reference(RunContext& ctx, const LinearAttrs& attrs, const LinearShapes
     const T* bias = ctx.has_input(at.bias(i)) ? ctx.input(at.bias(i)).as<T>() : nullptr;
     const TensorView& out = ctx.output(attrs.split ? i : 0);
     T* y = out.as<T>() + (attrs.split ? 0 : shapes.column[s]);
-    gemm_ref(ctx.pool(), g, ctx.input(0).as<T>(), ctx.input(at.weight(i)).as<T>(),
+    const std::vector<float> wide = widened(ctx.input(at.weight(i)), ctx.input(0).dtype);
+    const T* w = ctx.input(at.weight(i)).as<T>();
+    if constexpr (std::is_same_v<T, float>) w = wide.empty() ? w : wide.data();
+    gemm_ref(ctx.pool(), g, ctx.input(0).as<T>(), w,
              [&](int64_t offset, int64_t count, const SumType<T>* sums) {
                const int64_t row = offset / g.c_row, first = offset % g.c_row;
                int64_t residual_at = 0, rest = row;
@@ -383,7 +328,7 @@ void run_reference(RunContext& ctx, const LinearAttrs& attrs, const LinearShapes
 }
 
 Status run_linear(RunContext& ctx) {
-  if (const auto* state = static_cast<const LinearState*>(ctx.state())) {
+  if (const auto* state = static_cast<const State*>(ctx.state())) {
     state->run(ctx);
     const int residual = Layout(state->common.attrs).residual();
     if (ctx.has_input(residual) && ctx.input(residual).num_elements() != ctx.output(0).num_elements()) {

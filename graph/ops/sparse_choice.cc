@@ -32,7 +32,7 @@ double SparseLayer::mean_density(kernels::BlockShape block) const {
 
 double SparseLayer::dense_cost() const {
   double cost = 0;
-  for (int64_t outputs : n) cost += kernels::dense_cost(type, {m, outputs, k}, kernels::available_isas());
+  for (int64_t outputs : n) cost += kernels::dense_cost(type, {m, outputs, k}, kernels::available_isas(), dense_bytes);
   return cost;
 }
 
@@ -42,6 +42,7 @@ std::optional<std::string> no_sparse(SparseMode mode, const SparseLayer* layer) 
   if (mode == SparseMode::kAuto && layer->mean_density(kernels::kBlock1x1) > kWorthIt) return "";
   for (const WeightZeros& zeros : layer->zeros) {
     if (zeros.only_sampled) return "a sample of a weight holds next to no zeros";
+    if (layer->type != kernels::ProductType::kU8S8) continue;
     if (zeros.stored_min < -128 || zeros.stored_max > 127) return "weight minus zero point does not fit int8";
   }
   return std::nullopt;

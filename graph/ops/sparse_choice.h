@@ -20,6 +20,7 @@ inline constexpr double kWorthIt = 0.9;
 struct SparseLayer {
   kernels::ProductType type = kernels::ProductType::kF32;
   int64_t m = 0, k = 0;
+  int64_t dense_bytes = 0;  // of a weight that the dense kernel reads; 0: as `type` has it
   std::vector<int64_t> n;
   std::vector<WeightZeros> zeros;
 

@@ -11,7 +11,8 @@
 //   14 thresholds, 15 residual of the shape of Y (float32 forms and int8 only).
 // Attributes (the prefix of a layer is gate_, up_ or down_): d_ff; pattern, a name for people; select with its own
 //   attributes; gate_activation, activation ("none" or one that maps 0 to 0), square, up_relu, gated, fused_up;
-//   _form "float" (weights f32, f16, bf16), "int8" (as sprun.LinearInt8: dynamic quantisation), "nbits" (MatMulNBits);
+//   _form "float" (weights f32, f16, bf16), "int8" (as sprun.LinearInt8: dynamic quantisation), "dequant" (as
+//   sprun.LinearDequant: 8-bit weights, float X), "nbits" (MatMulNBits);
 //   _trans, _x_quant, _precision, _bits, _block_size as those ops have them; _n, _k sizes of the whole weight;
 //   _offset first column of X that is read, _column first column of the result that counts.
 // Element types: X f32, f16 or bf16 (16-bit compute in float32 and round once).
@@ -29,7 +30,9 @@ FfnLayer layer_of(const AttrMap& attrs, const std::string& prefix, int input) {
   using Form = FfnLayer::Form;
   const std::string_view form = attrs.get_string(prefix + "_form", "float");
   FfnLayer layer;
-  layer.form = form == "int8" ? Form::kInt8 : form == "nbits" ? Form::kNBits : Form::kFloat;
+  for (auto [name, value] : {std::pair("int8", Form::kInt8), {"dequant", Form::kDequant}, {"nbits", Form::kNBits}}) {
+    if (form == name) layer.form = value;
+  }
   layer.input = input;
   layer.trans = attrs.get_int(prefix + "_trans", 0) != 0;
   layer.x_quant = attrs.get_string(prefix + "_x_quant", "");

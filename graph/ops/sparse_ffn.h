@@ -17,12 +17,12 @@ struct FfnInput {
 
 // One of the three linear layers.
 struct FfnLayer {
-  enum class Form : uint8_t { kFloat, kInt8, kNBits } form = Form::kFloat;
+  enum class Form : uint8_t { kFloat, kInt8, kDequant, kNBits } form = Form::kFloat;
   int input = 0;            // of its weight
   bool trans = false;       // weight stored [N, K]
   std::string x_quant;      // kInt8, as sprun.LinearInt8
   std::string precision;    // kFloat, as sprun.Linear
-  int64_t bits = 0, block_size = 0;  // kNBits
+  int64_t bits = 0, block_size = 0;  // kNBits; block_size also of kDequant
   int64_t n = 0, k = 0;     // of the whole weight
   int64_t offset = 0;       // first column of X that it reads
   int64_t column = 0;       // first column of its result that counts (weights of gate and up in one)

@@ -37,7 +37,7 @@ bool FfnDense::joins() const {
   if (!p_->gated || p_->before != kernels::Activation::kNone) return false;
   if (p_->fused_up) return true;
   return g.form == u.form && g.form != Form::kNBits && g.trans == u.trans && g.offset == u.offset && g.k == u.k &&
-         g.x_quant == u.x_quant && g.precision == u.precision;
+         g.x_quant == u.x_quant && g.precision == u.precision && g.block_size == u.block_size;
 }
 
 // A bias in float32 where the layer's own is 16-bit; else empty.
@@ -70,13 +70,15 @@ Result<InnerStep> FfnDense::layer_step(PrepareContext& ctx, const FfnLayer& laye
     }
   } else {
     spec.node.domain = "sprun";
-    spec.node.op_type = layer.form == Form::kInt8 ? "LinearInt8" : "Linear";
+    const bool codes = layer.form != Form::kFloat;
+    spec.node.op_type = layer.form == Form::kInt8 ? "LinearInt8" : codes ? "LinearDequant" : "Linear";
+    if (layer.block_size > 0) attrs.set("block_size", layer.block_size);
     attrs.set("trans_w", int64_t{layer.trans});
     attrs.set("num_weights", int64_t{second ? 2 : 1});
     if (!layer.precision.empty()) attrs.set("precision", layer.precision);
     if (!layer.x_quant.empty()) attrs.set("x_quant", layer.x_quant);
     spec.from = {InnerStep::kX};
-    const auto slots = layer.form == Form::kInt8 ? std::vector<int>{0, 1, 2, 3} : std::vector<int>{0, 3};
+    const auto slots = codes ? std::vector<int>{0, 1, 2, 3} : std::vector<int>{0, 3};
     std::vector<int> bases = {layer.input};
     if (second) bases.push_back(p_->up.input);
     for (int slot : slots) {

@@ -4,7 +4,6 @@
 #include <new>
 #include <type_traits>
 
-#include "graph/ops/float_elements.h"
 #include "runtime/base/half.h"
 
 namespace sprun::graph {
@@ -17,18 +16,18 @@ auto kernels_of() {
 }
 
 template <class Type>
-Result<PackedBlob> pack_bsr(const kernels::BsrLayout& layout, const WeightConstant& w) {
+Result<PackedBlob> pack_bsr(const kernels::BsrLayout& layout, const FloatWeight& weight, const SparseSource& source) {
   using Element = typename Type::Element;
-  const kernels::NonZeros bits = non_zeros_of({w, {}});
+  const kernels::NonZeros bits = non_zeros_of(source);
   const BsrHeader header = BsrHeader::of(layout, kernels::bsr_size(layout, bits), sizeof(Element));
   SPRUN_ASSIGN(PackedBlob blob, allocate_blob(header.total));
   char* base = static_cast<char*>(blob.data.get());
   std::memset(base, 0, static_cast<size_t>(header.total));
   new (base) BsrHeader(header);
   auto* values = reinterpret_cast<Element*>(base + BsrHeader::kBytes + header.size.values_at());
-  SPRUN_ASSIGN(const FloatElements data, FloatElements::of(*w.tensor));
+  SPRUN_ASSIGN(const FloatWeightReader read, FloatWeightReader::of(weight));
   kernels::bsr_pack(layout, bits, header.size, base + BsrHeader::kBytes, [&](int64_t at, int64_t n, int64_t k) {
-    const float value = data.data()[n * w.stride_n + k * w.stride_k];
+    const float value = read(n, k);
     if constexpr (std::is_same_v<Element, float>) values[at] = value;
     else values[at] = to_bfloat16(value).bits;
   });
@@ -39,15 +38,28 @@ Result<PackedBlob> pack_bsr(const kernels::BsrLayout& layout, const WeightConsta
 
 template <class Type>
 Result<std::optional<SparseFloat<Type>>> SparseFloat<Type>::choose(PrepareContext& ctx, int64_t m,
-                                                                   std::span<const WeightConstant> weights) {
+                                                                   std::span<const FloatWeight> weights) {
   std::optional<SparseFloat> none;
   if (auto why = no_sparse(ctx.sparse(), nullptr)) {
     ctx.rejected.push_back({"bsr_spmm", *why});
     return none;
   }
+  std::vector<std::vector<int32_t>> zeros(weights.size());
   std::vector<SparseSource> sources;
-  for (const WeightConstant& weight : weights) sources.push_back({weight, {}});
-  SPRUN_ASSIGN(const SparseLayer layer, SparseLayer::of(ctx.packed(), Type::kType, m, sources));
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i].dequantised()) {
+      SPRUN_ASSIGN(const FloatWeightReader reader, FloatWeightReader::of(weights[i]));
+      auto values = reader.zero_per_output();
+      if (!values) {
+        ctx.rejected.push_back({"bsr_spmm", "zero points differ from block to block"});
+        return none;
+      }
+      zeros[i] = std::move(*values);
+    }
+    sources.push_back({weights[i].weight, zeros[i]});
+  }
+  SPRUN_ASSIGN(SparseLayer layer, SparseLayer::of(ctx.packed(), Type::kType, m, sources));
+  if (std::is_same_v<Type, SparseF32>) layer.dense_bytes = weights[0].element_bytes();
   if (auto why = no_sparse(ctx.sparse(), &layer)) {
     if (!why->empty()) ctx.rejected.push_back({"bsr_spmm", *why});
     return none;
@@ -68,10 +80,10 @@ Result<std::optional<SparseFloat<Type>>> SparseFloat<Type>::choose(PrepareContex
   made.m_ = m;
   made.k_ = layer.k;
   double bytes = 0, dense_bytes = 0;
-  for (const WeightConstant& weight : weights) {
-    SPRUN_TRY(made.pack(ctx.packed(), weight));
+  for (size_t i = 0; i < weights.size(); ++i) {
+    SPRUN_TRY(made.pack(ctx.packed(), weights[i], sources[i]));
     bytes += static_cast<double>(made.weights_.back().bytes);
-    dense_bytes += static_cast<double>(weight.n) * static_cast<double>(weight.k) * sizeof(Element);
+    dense_bytes += static_cast<double>(sources[i].weight.n) * static_cast<double>(layer.k) * sizeof(Element);
     made.parts_.push_back(kernels::bsr_parts(made.weights_.back().packed, num_slabs(best.info->kernel->layout, m),
                                              ctx.max_threads()));
   }
@@ -85,15 +97,16 @@ Result<std::optional<SparseFloat<Type>>> SparseFloat<Type>::choose(PrepareContex
 }
 
 template <class Type>
-Status SparseFloat<Type>::pack(PackedCache& cache, const WeightConstant& weight) {
+Status SparseFloat<Type>::pack(PackedCache& cache, const FloatWeight& weight, const SparseSource& source) {
   const kernels::BsrLayout& layout = info_->kernel->layout;
   Weight made;
-  SPRUN_ASSIGN(made.blob, cache.get(bsr_key(Type::kName, layout, {weight, {}}),
-                                    [&] { return pack_bsr<Type>(layout, weight); }));
+  std::string key = bsr_key(Type::kName, layout, source);
+  if (weight.dequantised()) key += ":" + weight.key();
+  SPRUN_ASSIGN(made.blob, cache.get(key, [&] { return pack_bsr<Type>(layout, weight, source); }));
   const char* base = static_cast<const char*>(made.blob.data.get());
   const BsrHeader& header = *reinterpret_cast<const BsrHeader*>(base);
   made.packed = kernels::bsr_view(header.size, base + BsrHeader::kBytes);
-  made.n = weight.n;
+  made.n = source.weight.n;
   made.bytes = header.size.bytes(sizeof(Element));
   weights_.push_back(std::move(made));
   return {};

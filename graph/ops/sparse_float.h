@@ -1,9 +1,11 @@
-// An f32 or bf16 product whose weights keep only their stored blocks: the sparse side of sprun.Linear.
+// An f32 or bf16 product whose weights keep only their stored blocks: the sparse side of sprun.Linear and
+// sprun.LinearDequant.
 #pragma once
 
 #include <optional>
 #include <vector>
 
+#include "graph/ops/float_weight.h"
 #include "graph/ops/sparse_choice.h"
 
 namespace sprun::graph {
@@ -30,9 +32,9 @@ class SparseFloat {
   using Element = typename Type::Element;
 
   // The sparse form when it is expected to be faster than the dense kernels (or is forced); nullopt, with the reasons
-  // in ctx.rejected, when not. Weights are f32, f16 or bf16 constants that share X. Sets kernel, detail, flops and
-  // scratch_bytes of ctx.
-  static Result<std::optional<SparseFloat>> choose(PrepareContext& ctx, int64_t m, std::span<const WeightConstant> weights);
+  // in ctx.rejected, when not. The weights share X; dense kernels read them as they are stored. Sets kernel, detail,
+  // flops and scratch_bytes of ctx.
+  static Result<std::optional<SparseFloat>> choose(PrepareContext& ctx, int64_t m, std::span<const FloatWeight> weights);
 
   // Where the results of one weight go.
   struct Output {
@@ -87,7 +89,7 @@ class SparseFloat {
     return num_slabs(info_->kernel->layout, m_) * x_slab_elements(info_->kernel->layout, k_) *
            static_cast<int64_t>(sizeof(Element));
   }
-  Status pack(PackedCache& cache, const WeightConstant& weight);
+  Status pack(PackedCache& cache, const FloatWeight& weight, const SparseSource& source);
 
   const kernels::KernelInfo<typename Type::Kernel>* info_ = nullptr;
   int64_t m_ = 0, k_ = 0;

@@ -25,18 +25,19 @@ std::optional<FfnLayerMatch> match_linear(const Graph& graph, const Node& node, 
   if (x_quant == "static" || node.attrs.get_float("alpha", 1.0F) != 1.0F) return std::nullopt;
   const int i = static_cast<int>(index);
   FfnLayerMatch layer;
-  layer.form = at.int8 ? "int8" : "float";
+  layer.form = at.int8 ? "int8" : at.codes ? "dequant" : "float";
   layer.x = node.inputs[0];
   layer.weight = node.input(at.weight(i));
   layer.bias = node.input(at.bias(i));
   layer.residual = node.input(at.residual());
-  if (at.int8) {
+  if (at.codes) {
     layer.scale = node.input(at.scale(i));
     layer.zero = node.input(at.zero(i));
     if (!graph.constant(layer.scale) || (layer.zero != kNoValue && !graph.constant(layer.zero))) return std::nullopt;
   }
   layer.trans = node.attrs.get_int("trans_w", 0) != 0;
   layer.x_quant = x_quant;
+  if (at.codes && !at.int8) layer.block_size = node.attrs.get_int("block_size", 0);
   layer.precision = node.attrs.get_string("precision", "");
   layer.activation = node.attrs.get_string("activation", "none");
   return layer;

@@ -9,7 +9,7 @@
 namespace sprun::graph {
 
 struct FfnLayerMatch {
-  std::string form = "float";  // "float", "int8", "nbits": as sprun.SparseFfn has them
+  std::string form = "float";  // "float", "int8", "dequant", "nbits": as sprun.SparseFfn has them
   ValueId x = kNoValue;
   ValueId weight = kNoValue, scale = kNoValue, zero = kNoValue, bias = kNoValue, residual = kNoValue;
   bool trans = false;

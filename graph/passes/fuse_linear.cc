@@ -1,6 +1,7 @@
 // MatMul and Gemm with a constant float32 weight become sprun.Linear, whose weight is packed once per model.
-// A Transpose of the constant is read through (the packer takes either order), so that no transposed copy is made:
-// this pass runs before constant folding would make it.
+// A Transpose of the constant is read through (the packer takes either order), so that no transposed copy is made, and so
+// is a Cast of a float16 or bfloat16 constant, which stays so in memory: this pass runs before constant folding would make
+// copies.
 #include "graph/ir/pattern.h"
 #include "graph/ops/op.h"
 #include "graph/passes/linear_layout.h"
@@ -15,16 +16,21 @@ struct Weight {
   bool trans = false;  // stored [N, K]
 };
 
-// v as a constant f32 matrix [K, N], possibly through a Transpose.
+// v as a constant matrix [K, N] of f32, or of f16 or bf16 cast to f32, possibly through a Transpose.
 std::optional<Weight> constant_weight(const Graph& graph, ValueId v) {
   Weight weight{v, false};
-  const Node* transpose = producer_is(graph, v, "Transpose");
-  if (transpose && transpose->attrs.get_ints("perm") != std::vector<int64_t>{0, 1}) {
-    weight = {transpose->inputs[0], true};
+  bool cast = false, turned = false;
+  for (const Node* node = graph.producer(v); node != nullptr; node = graph.producer(weight.value)) {
+    const bool transpose = node->is("Transpose") && node->attrs.get_ints("perm") != std::vector<int64_t>{0, 1};
+    const bool to_f32 = node->is("Cast") && node->attrs.get_int("to", 0) == static_cast<int64_t>(DType::kF32);
+    if ((!transpose || turned) && (!to_f32 || cast)) break;
+    (transpose ? turned : cast) = true;
+    weight = {node->inputs[0], turned};
   }
   const Tensor* tensor = graph.constant(weight.value);
-  if (tensor == nullptr || tensor->dtype() != DType::kF32 || tensor->shape().rank() != 2) return std::nullopt;
-  return weight;
+  if (tensor == nullptr || tensor->shape().rank() != 2) return std::nullopt;
+  const bool half = cast && (tensor->dtype() == DType::kF16 || tensor->dtype() == DType::kBf16);
+  return tensor->dtype() == DType::kF32 || half ? std::optional(weight) : std::nullopt;
 }
 
 NodeId make_linear(Graph& graph, ValueId out, ValueId x, const Weight& weight, bool trans, PassContext& ctx) {

@@ -15,11 +15,13 @@ namespace {
 constexpr size_t kMaxWeights = 8;
 
 // Layers that can be merged have equal keys: the same input and attributes, and no residual.
-std::string merge_key(const Node& node) {
+std::string merge_key(const Graph& graph, const Node& node) {
   const LinearLayout at = linear_layout(node);
   if (at.n != 1 || node.input(at.residual()) != kNoValue || node.inputs.size() > at.residual() + 1) return "";
   std::string key = std::to_string(node.inputs[0]) + node.op_type;
-  for (const char* name : {"trans_w", "alpha", "activation", "precision", "x_quant"}) {
+  // The same kernel takes int8 and uint8, but not two types of floats.
+  if (!at.codes) key += dtype_name(graph.value(node.input(at.weight(0))).dtype);
+  for (const char* name : {"trans_w", "alpha", "activation", "precision", "x_quant", "block_size"}) {
     const Attr* attr = node.attrs.find(name);
     key += std::string(";") + (attr ? to_string(*attr) : "");
   }
@@ -59,7 +61,7 @@ Result<int> pass_merge_linear(Graph& graph, PassContext&) {
   std::map<std::string, std::vector<NodeId>> groups;
   for (NodeId n : order) {
     if (!is_linear(graph.node(n))) continue;
-    if (const std::string key = merge_key(graph.node(n)); !key.empty()) groups[key].push_back(n);
+    if (const std::string key = merge_key(graph, graph.node(n)); !key.empty()) groups[key].push_back(n);
   }
   int merged = 0;
   for (const auto& [key, layers] : groups) {

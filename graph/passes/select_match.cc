@@ -18,7 +18,7 @@ bool is_floating(const Graph& graph, ValueId v) {
   const Node* node = graph.producer(v);
   if (node == nullptr) return false;
   constexpr std::string_view kFloatOps[] = {"Add",  "Sub",  "Mul",        "Div",        "MatMul",    "Gemm",
-                                            "Relu", "Gelu", "ReduceMean", "Sqrt",       "Linear",    "LinearInt8",
+                                            "Relu", "Gelu", "ReduceMean", "Sqrt",       "Linear",    "LinearInt8", "LinearDequant",
                                             "Pow",  "Tanh", "StatTopK",   "TopKSelect", "Threshold", "MatMulNBits",
                                             "Max",  "Clip", "QuickGelu",  "FastGelu"};
   return std::find(std::begin(kFloatOps), std::end(kFloatOps), node->op_type) != std::end(kFloatOps);

@@ -67,10 +67,10 @@ Isa dense_isa(ProductType type, IsaSet isas) {
 
 }  // namespace
 
-double dense_cost(ProductType type, const ProductSize& size, IsaSet isas) {
+double dense_cost(ProductType type, const ProductSize& size, IsaSet isas, int64_t bytes) {
   const double weights = size_of(size.n, size.k);
   return std::max(static_cast<double>(size.m) * weights / dense_rate(type, dense_isa(type, isas)),
-                  weights * static_cast<double>(weight_bytes(type)) / kBytesPerNs);
+                  weights * static_cast<double>(bytes > 0 ? bytes : weight_bytes(type)) / kBytesPerNs);
 }
 
 double bsr_cost(ProductType type, Isa isa, const BsrLayout& layout, const ProductSize& size,

@@ -21,8 +21,9 @@ struct ProductSize {
 
 enum class ProductType : uint8_t { kU8S8, kF32, kBf16 };
 
-// The dense product of kernels/gemm with the best kernel for `isas`.
-double dense_cost(ProductType type, const ProductSize& size, IsaSet isas);
+// The dense product of kernels/gemm with the best kernel for `isas`. bytes: of one weight in memory; 0: as the type
+// has it.
+double dense_cost(ProductType type, const ProductSize& size, IsaSet isas, int64_t bytes = 0);
 
 // The product with stored blocks only, by a kernel of this layout on `isa`; `density` is that of the
 // kernel's pattern.

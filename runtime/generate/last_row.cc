@@ -39,7 +39,9 @@ bool is_row_wise(const Graph& graph, const Node& node) {
                        [&](ValueId v) { return v == kNoValue || graph.constant(v) != nullptr; });
   };
   if (node.is("sprun", "Linear")) return constant_after(1);
-  if (node.is("sprun", "LinearInt8")) return node.attrs.get_int("num_weights", 1) == 1 && constant_after(1);
+  if (node.is("sprun", "LinearInt8") || node.is("sprun", "LinearDequant")) {
+    return node.attrs.get_int("num_weights", 1) == 1 && constant_after(1);
+  }
   if (!node.domain.empty()) return false;
   if (node.op_type == "MatMul") return graph.constant(node.inputs[1]) && graph.constant(node.inputs[1])->shape().rank() == 2;
   if (node.op_type == "Add" || node.op_type == "Mul" || node.op_type == "Div" || node.op_type == "Sub") {
@@ -49,7 +51,8 @@ bool is_row_wise(const Graph& graph, const Node& node) {
 }
 
 bool is_linear(const Node& node) {
-  return node.is("sprun", "Linear") || node.is("sprun", "LinearInt8") || node.is("MatMul");
+  return node.is("sprun", "Linear") || node.is("sprun", "LinearInt8") || node.is("sprun", "LinearDequant") ||
+         node.is("MatMul");
 }
 
 // One node uses it, or it is the output and no node does.

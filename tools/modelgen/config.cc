@@ -173,7 +173,10 @@ Status validate(const Config& config) {
   SPRUN_TRY(check(!config.qdq || config.quantization != Quantization::kNone, "Q/DQ form needs 8-bit weights"));
   SPRUN_TRY(check(!config.qdq || config.family == Family::kBert || config.family == Family::kVit,
                   "only the BERT and ViT families have a Q/DQ form"));
-  SPRUN_TRY(check(!config.qdq || !config.per_channel || config.opset >= 13, "scales per channel need opset 13"));
+  SPRUN_TRY(check(!config.qdq || !config.weight_only, "qdq and weight-only exclude each other"));
+  SPRUN_TRY(check(!config.weight_only || config.quantization != Quantization::kNone, "weight-only needs 8-bit weights"));
+  SPRUN_TRY(check(!(config.qdq || config.weight_only) || !config.per_channel || config.opset >= 13,
+                  "scales per channel need opset 13"));
   SPRUN_TRY(check(config.sparsity >= 0 && config.sparsity < 1, "sparsity is not in [0, 1)"));
   SPRUN_TRY(check(config.family != Family::kVit || config.image % config.patch == 0,
                   "image is not a multiple of patch"));

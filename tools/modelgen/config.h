@@ -53,6 +53,8 @@ struct Config {
   // Static quantisation in Q/DQ form instead of dynamic: QuantizeLinear and DequantizeLinear with constants on both
   // inputs of every product, those of attention too. BERT and ViT.
   bool qdq = false;
+  // 8-bit weights behind DequantizeLinear, activations stay float.
+  bool weight_only = false;
   double sparsity = 0;  // of linear layers inside the blocks, not of embeddings and heads
   Pattern pattern = {};
   uint64_t seed = 1;

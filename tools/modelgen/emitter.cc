@@ -258,6 +258,7 @@ ValueId Emitter::matmul(const std::string& name, ValueId x, int64_t inputs, int6
 
 ValueId Emitter::product_with(const std::string& full_name, ValueId x, Tensor weight) {
   if (config_.qdq) return op("MatMul", {through_codes(x), dequantized_weight(full_name, weight, 1)});
+  if (config_.weight_only) return op("MatMul", {x, dequantized_weight(full_name, weight, 1)});
   if (config_.quantization != Quantization::kNone) return int8_matmul(full_name, x, weight);
   if (config_.nbits != 0) return nbits_matmul(full_name, x, weight);
   return op("MatMul", {x, graph_.add_constant(full_name, std::move(weight))});

@@ -24,7 +24,7 @@ struct Options {
   int opset = 0, nbits = 0;
   uint64_t seed = 1;
   double sparsity = 0, active = -1;
-  bool tied = false, untied = false, qdq = false, per_channel = false, past = false, no_past = false, external_data = false;
+  bool tied = false, untied = false, qdq = false, weight_only = false, per_channel = false, past = false, no_past = false, external_data = false;
 };
 
 void add_options(CLI::App& app, Options& o) {
@@ -41,6 +41,7 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--seed", o.seed, "Of the weights");
   app.add_option("--int8", o.int8, "Dynamic quantisation with weights of this type")->check(CLI::IsMember({"u8", "s8"}));
   app.add_flag("--qdq", o.qdq, "Static quantisation in Q/DQ form, attention included; weights s8 or as --int8 says");
+  app.add_flag("--weight-only", o.weight_only, "8-bit weights behind DequantizeLinear, float activations; s8 or as --int8 says");
   app.add_flag("--per-channel", o.per_channel, "One weight scale per output instead of one per matrix");
   app.add_option("--sparsity", o.sparsity, "Share of weight blocks that are zero, 0 to 1");
   app.add_option("--pattern", o.pattern, "unstructured, ROWSxCOLS (outputs x inputs) or N:M");
@@ -77,7 +78,8 @@ Result<Config> config_of(const Options& o) {
   if (o.no_past) config.past = false;
   if (!o.int8.empty()) config.quantization = o.int8 == "u8" ? Quantization::kU8 : Quantization::kS8;
   config.qdq = o.qdq;
-  if (o.qdq && o.int8.empty()) config.quantization = Quantization::kS8;
+  config.weight_only = o.weight_only;
+  if ((o.qdq || o.weight_only) && o.int8.empty()) config.quantization = Quantization::kS8;
   config.per_channel = o.per_channel;
   config.sparsity = o.sparsity;
   config.seed = o.seed;
