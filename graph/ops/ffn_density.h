@@ -57,10 +57,10 @@ class DensityBook {
   std::vector<std::shared_ptr<LayerDensity>> records_;
 };
 
-// The state of an op whose layer has zeros to skip.
+// The state of an op whose layer may have zeros to skip.
 class SparseActivationState : public OpState {
  public:
-  std::shared_ptr<LayerDensity> density;
+  std::shared_ptr<LayerDensity> density;  // null where zeros are not counted
 };
 
 }  // namespace sprun::graph

@@ -8,7 +8,9 @@
 //                                    2n+1       residual, optional; broadcasts to the output, added after act
 // Outputs: one [.., N_0 + N_1 + ..], or with split one [.., N_i] per weight (no residual then).
 // Attributes: num_weights (1), trans_w (0), split (0), alpha (1.0), activation ("none", "relu", "gelu_erf",
-//   "gelu_tanh", "silu", "tanh", "sigmoid", "quick_gelu"), precision ("f32", "bf16", "int8").
+//   "gelu_tanh", "silu", "tanh", "sigmoid", "quick_gelu"), precision ("f32", "bf16", "int8"); input_zeros, a name for what
+//   makes zeros in X, and input_density, the part of X that is expected not to be zero (-1: unknown): weights of zeros
+//   are then left out for few rows.
 // precision converts constant f32 weights at load and is not used otherwise: bf16 rounds X and W; int8 quantises W per
 // output channel (symmetric) and X per row (u8). Element types: all floats; X, weights, biases and residual agree, but
 // weights of f32 X may be f16 or bf16: they stay so in memory and count as the f32 that they widen to.
@@ -270,7 +272,10 @@ Status prepare_linear(PrepareContext& ctx) {
     ctx.rejected.push_back({"gemm_u8s8", "K is over " + std::to_string(Int8Product::kMaxK)});
     precision = "f32";
   }
-  if (can_pack(ctx, linear.attrs)) return prepare_packed(ctx, linear, precision);
+  if (can_pack(ctx, linear.attrs)) {
+    SPRUN_TRY(prepare_packed(ctx, linear, precision));
+    return precision == "f32" ? gather_inputs<Layout>(ctx, linear, weights_of(ctx, linear.attrs)) : Status();
+  }
   if (linear.attrs.num_weights > 1 || ctx.input(1).dtype != DType::kF32) return {};
   SPRUN_ASSIGN(auto product, FloatProduct::prepare(ctx, gemm_of(s, linear.attrs, 0), 0, 1));
   if (product) ctx.state = std::make_unique<ComputedState>(linear, std::move(product));

@@ -12,7 +12,8 @@
 //                                    3n+1 .. 4n  bias_i, optional: f32 [N_i]
 //                                    4n+1        residual, optional: f32, broadcasts to the output
 // Outputs: one [.., N_0 + N_1 + ..], or with split one [.., N_i] per weight (no residual then).
-// Attributes: num_weights (1), trans_w (0), split (0), activation as sprun.Linear, block_size (0: none).
+// Attributes: num_weights (1), trans_w (0), split (0), activation as sprun.Linear, block_size (0: none),
+//   input_zeros and input_density as sprun.Linear.
 // Weights stay 8-bit in memory; results equal those of float32 weights up to rounding.
 #include "graph/ops/linear_state.h"
 #include "graph/ops/op.h"
@@ -102,9 +103,10 @@ Status prepare_linear(PrepareContext& ctx) {
                        .block_size = block_size_of(ctx.attrs())});
   }
   SPRUN_ASSIGN(ctx.state, (sparse_state<SparseF32, Layout>(ctx, linear, weights)));
-  if (ctx.state) return {};
-  SPRUN_ASSIGN(ctx.state, narrow_state<Layout>(ctx, linear, weights));
-  return {};
+  if (!ctx.state) {
+    SPRUN_ASSIGN(ctx.state, narrow_state<Layout>(ctx, linear, weights));
+  }
+  return gather_inputs<Layout>(ctx, linear, weights);
 }
 
 // --- the reference

@@ -1,11 +1,13 @@
-// Prepared forms of linear layers that several ops share: what run() keeps, sparse weights, and weights that stay 8- or
-// 16-bit.
+// Prepared forms of linear layers that several ops share: what run() keeps, sparse weights, weights that stay 8- or
+// 16-bit, and inputs with zeros.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "graph/ops/input_gather.h"
 #include "graph/ops/linear_util.h"
 #include "graph/ops/narrow_product.h"
 #include "graph/ops/sparse_float.h"
@@ -30,7 +32,7 @@ struct LinearCommon {
 };
 
 template <class Inputs>
-class LinearState : public OpState {
+class LinearState : public SparseActivationState {
  public:
   explicit LinearState(const LinearCommon& linear) : common(linear) {}
   virtual void run(RunContext& ctx) const = 0;
@@ -102,6 +104,55 @@ Result<std::unique_ptr<const OpState>> sparse_state(PrepareContext& ctx, const L
   release_weights<Inputs>(ctx, linear);
   using State = ProductState<Inputs, SparseFloat<Type>>;
   return std::unique_ptr<const OpState>(std::make_unique<State>(linear, std::move(*product), ctx.max_threads()));
+}
+
+// Weights of inputs that are not zero only, or, where these are too many, the dense form.
+template <class Inputs>
+class GatherState : public LinearState<Inputs> {
+ public:
+  GatherState(const LinearCommon& linear, InputGather product, std::unique_ptr<const OpState> dense, int workers)
+      : LinearState<Inputs>(linear), product_(std::move(product)), dense_(std::move(dense)), workers_(workers) {}
+
+  void run(RunContext& ctx) const override {
+    const float* x = ctx.input(0).template as<float>();
+    const int64_t listed = product_.list(x, ctx.scratch(), this->density->counter);
+    if (!product_.worth(listed)) return static_cast<const LinearState<Inputs>&>(*dense_).run(ctx);
+    const auto output = [&](int i) {
+      return InputGather::Output{this->output(ctx, i), this->ldy(i), this->epilogue(ctx, i)};
+    };
+    if (ctx.pool().num_threads() > workers_) {  // scratch is for fewer
+      ThreadPool serial(1);
+      return product_.run(serial, listed, ctx.scratch(), output);
+    }
+    product_.run(ctx.pool(), listed, ctx.scratch(), output);
+  }
+
+ private:
+  InputGather product_;
+  std::unique_ptr<const OpState> dense_;
+  int workers_;
+};
+
+// Where X is marked and has few rows, puts a form that leaves out the weights of zeros before the dense form that ctx has.
+template <class Inputs>
+Status gather_inputs(PrepareContext& ctx, const LinearCommon& linear, std::span<const FloatWeight> weights) {
+  const std::string pattern = InputGather::detail(ctx.attrs());
+  if (pattern.empty() || !ctx.state) return {};
+  if (const std::string against = InputGather::reason_against(ctx, linear.shapes.m, weights); !against.empty()) {
+    ctx.rejected.push_back({"sparse_input", against});
+    ctx.detail = pattern + ctx.detail;
+    return {};
+  }
+  const std::string dense = ctx.kernel;
+  const int64_t scratch = ctx.scratch_bytes;
+  SPRUN_ASSIGN(InputGather product, InputGather::prepare(ctx, linear.shapes.m, weights));
+  ctx.scratch_bytes = std::max(ctx.scratch_bytes, scratch);
+  ctx.detail = pattern + fmt::format("{} when over {:.0f} % of the inputs are not zero", dense, 100 * product.limit());
+  auto state =
+      std::make_unique<GatherState<Inputs>>(linear, std::move(product), std::move(ctx.state), ctx.max_threads());
+  state->density = InputGather::density(ctx, weights[0]);
+  ctx.state = std::move(state);
+  return {};
 }
 
 // True if all weights are of one type that kernels take as it is stored.

@@ -18,7 +18,7 @@ std::string shape_of(const Plan& plan, graph::ValueId v) {
 // What the runs so far have shown of the zeros of a step.
 std::string measured_density(const Step& step) {
   const auto* state = dynamic_cast<const graph::SparseActivationState*>(step.state.get());
-  if (state == nullptr) return "";
+  if (state == nullptr || !state->density) return "";
   const int64_t rows = state->density->counter.rows();
   if (rows == 0) return "density measured: no runs yet";
   return fmt::format("density measured: {:.1f} % over {} rows", 100 * state->density->measured(), rows);
