@@ -33,16 +33,22 @@ int64_t most_rows(FfnWeights weights, int64_t bytes) {
   return weights == FfnWeights::kInt8 ? 2 : 4;
 }
 
-// Int8 layers out of cache: from this many rows on the union has to be small, because the dense product answers several rows
-// for the bytes of one. Gather against dense for 8 rows and 34, 48 and 57 % of the neurons in the union (three layers of
-// bench/README.md): 1.11, 1.0 and 0.71 times the speed; for 4 rows 1.26 and more.
-constexpr int64_t kManyInt8Rows = 5;
-constexpr double kInt8Union = 0.4;
+// Several rows: the neurons that are active for some of them have to be few, because the dense product answers several rows
+// for the bytes of one. Gather against dense, int8, 8 rows, 34, 48 and 57 % of the neurons in the union (three layers of
+// bench/README.md): 1.11, 1.0 and 0.71 times the speed, 4 rows 1.26 and more; f32, 2048 inputs and outputs, 4096 neurons,
+// 19, 34 and 57 %: 1.45, 1.05 and 0.58 times, 75 % 0.54. Layers of which nothing is known beforehand gather for one row
+// only, which is never slower.
+double most_union(FfnWeights weights) { return weights == FfnWeights::kInt8 ? 0.4 : 0.35; }
 
-bool union_is_small(const FfnProblem& p, FfnWeights weights) {
-  if (weights != FfnWeights::kInt8 || p.m < kManyInt8Rows) return true;
+// Why the union of the neurons of several rows is no gain; empty when it is.
+std::string reason_against_union(const FfnProblem& p, FfnWeights weights) {
   const double density = expected_density(p.select, p.d_ff);
-  return density >= 0 && kernels::expected_union_density(density, p.m) <= kInt8Union;
+  if (p.m == 1) return "";
+  if (density < 0) return fmt::format("{} rows: how many neurons are active for some of them is not known", p.m);
+  const double active = kernels::expected_union_density(density, p.m);
+  if (active <= most_union(weights)) return "";
+  return fmt::format("{:.0f} % of the neurons are expected to be active for some of {} rows, over {:.0f} %", 100 * active, p.m,
+                     100 * most_union(weights));
 }
 
 kernels::SparseFfnShape shape_of(const FfnProblem& p, FfnWeights weights) {
@@ -227,7 +233,9 @@ std::string FfnGather::reason_against(const PrepareContext& ctx, const FfnProble
   } else if (p.m > rows) {
     return fmt::format("{} rows: the dense product is expected to be faster from {} rows on", p.m, rows + 1);
   }
-  if (p.m <= rows && !union_is_small(p, *weights)) return fmt::format("too many neurons are active for some of {} rows", p.m);
+  if (p.m <= rows) {
+    if (std::string why = reason_against_union(p, *weights); !why.empty()) return why;
+  }
   if (bytes < kMinBytes) return "small weights, which stay in a cache";
   if (only_reference(kernels::make_sparse_ffn(shape, kernels::available_isas()))) return "no vector kernel on this CPU";
   return "";
