@@ -122,7 +122,8 @@ def openvino_runner(path, inputs, threads):
 
     def load():
         compiled = openvino.Core().compile_model(
-            path, "CPU", {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"})
+            path, "CPU", {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY",
+                          "INFERENCE_PRECISION_HINT": "f32"})  # bfloat16 otherwise, where the CPU has it
         request = compiled.create_infer_request()
         for name, value in inputs.items():
             request.set_tensor(name, openvino.Tensor(value, shared_memory=True))
