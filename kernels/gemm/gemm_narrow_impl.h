@@ -10,31 +10,9 @@
 #include "kernels/gemm/epilogue_impl.h"
 #include "kernels/gemm/gemm_f32_impl.h"
 #include "kernels/gemm/gemm_loop.h"
+#include "kernels/simd/stored.h"
 
 namespace sprun::kernels::gemm {
-
-// How a vector of weights becomes f32.
-struct NarrowS8 {
-  using Element = int8_t;
-  template <class Arch>
-  SPRUN_INLINE static simd::F32<Arch> load(const Element* w) {
-    return simd::I32<Arch>::load_s8(w).to_f32();
-  }
-};
-struct NarrowF16 {
-  using Element = uint16_t;
-  template <class Arch>
-  SPRUN_INLINE static simd::F32<Arch> load(const Element* w) {
-    return simd::F32<Arch>::load_f16(w);
-  }
-};
-struct NarrowBf16 {
-  using Element = uint16_t;
-  template <class Arch>
-  SPRUN_INLINE static simd::F32<Arch> load(const Element* w) {
-    return simd::F32<Arch>::load_bf16(w);
-  }
-};
 
 // Register tile: kMaxRows x 2 vectors of sums, 2 of weights, 1 broadcast; with blocks 4 of scales and shifts.
 template <class Arch>

@@ -5,38 +5,10 @@
 #pragma once
 
 #include "kernels/gemm/epilogue_impl.h"
+#include "kernels/simd/stored.h"
 #include "kernels/sparse_input/sparse_input_types.h"
 
 namespace sprun::kernels::sparse_input {
-
-struct F32Rows {
-  using Element = float;
-  template <class Arch>
-  SPRUN_INLINE static simd::F32<Arch> load(const Element* w) {
-    return simd::F32<Arch>::load(w);
-  }
-};
-struct F16Rows {
-  using Element = uint16_t;
-  template <class Arch>
-  SPRUN_INLINE static simd::F32<Arch> load(const Element* w) {
-    return simd::F32<Arch>::load_f16(w);
-  }
-};
-struct Bf16Rows {
-  using Element = uint16_t;
-  template <class Arch>
-  SPRUN_INLINE static simd::F32<Arch> load(const Element* w) {
-    return simd::F32<Arch>::load_bf16(w);
-  }
-};
-struct S8Rows {
-  using Element = int8_t;
-  template <class Arch>
-  SPRUN_INLINE static simd::F32<Arch> load(const Element* w) {
-    return simd::I32<Arch>::load_s8(w).to_f32();
-  }
-};
 
 template <class Arch, class Type>
 struct Family {

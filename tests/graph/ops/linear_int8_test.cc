@@ -79,18 +79,7 @@ NodeCall make_call(const Case& c) {
 }
 
 // Largest difference between kernels and plain loop, relative to a largest value of about 100.
-double difference_of(const Case& c) {
-  NodeCall call = make_call(c);
-  const auto want = run_node(call);
-  call.constants = true;
-  const auto got = run_node(call);
-  EXPECT_TRUE(got.ok()) << got.status().message();
-  EXPECT_TRUE(want.ok()) << want.status().message();
-  if (!got.ok() || !want.ok()) return INFINITY;
-  double worst = 0;
-  for (size_t i = 0; i < call.num_outputs; ++i) worst = std::max(worst, max_difference((*got)[i], (*want)[i]));
-  return worst;
-}
+double difference_of(const Case& c) { return kernel_difference(make_call(c)); }
 
 constexpr double kTolerance = 2e-4;
 

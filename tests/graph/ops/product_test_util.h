@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <string>
@@ -103,6 +104,24 @@ inline double max_difference(const Tensor& a, const Tensor& b) {
     if (!(d <= worst)) worst = d;  // a NaN wins
   }
   return worst;
+}
+
+// Largest difference over all outputs of two calls; fails the test when one of them does.
+inline double difference_of_calls(const NodeCall& call, const NodeCall& other) {
+  const auto got = run_node(call), want = run_node(other);
+  EXPECT_TRUE(got.ok()) << got.status().message();
+  EXPECT_TRUE(want.ok()) << want.status().message();
+  if (!got.ok() || !want.ok()) return INFINITY;
+  double worst = 0;
+  for (size_t i = 0; i < call.num_outputs; ++i) worst = std::max(worst, max_difference((*got)[i], (*want)[i]));
+  return worst;
+}
+
+// Between the kernels, which need constant weights, and the plain loop.
+inline double kernel_difference(const NodeCall& call) {
+  NodeCall prepared = call;
+  prepared.constants = true;
+  return difference_of_calls(prepared, call);
 }
 
 // The only output; fails the test when the node does.
