@@ -37,6 +37,7 @@ def parse_dims(arguments):
     for part in ",".join(arguments).split(","):
         if "=" in part:
             name, part = part.split("=", 1)
+            name = name.lower()  # as size_of() compares
             dims[name] = []
         if name and part:
             dims[name].append(int(part))
