@@ -1,4 +1,5 @@
 // Packing of 8- and 16-bit weights for the narrow families: panels of nr outputs, one input after the other.
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/gemm/pack.h"
@@ -35,7 +36,7 @@ void pack_panels(const WeightSource<T>& w, int64_t nr, int64_t begin, int64_t en
     const int64_t n0 = p * nr;
     const int64_t cols = w.n - n0 < nr ? w.n - n0 : nr;
     T* out = packed + n0 * w.k;
-    if (cols < nr) std::memset(out, 0, static_cast<size_t>(nr * w.k) * sizeof(T));
+    if (cols < nr) std::fill_n(out, nr * w.k, T{0});
     if (w.stride_n == 1) copy_rows(w, n0, cols, nr, flip, out);
     else turn_rows(w, n0, cols, nr, flip, out);
   }
