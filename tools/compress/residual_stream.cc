@@ -79,6 +79,7 @@ class StreamFinder {
           "no residual stream: no LayerNorm or RMSNorm reads a sum that later sums are made of");
     }
     for (size_t p = 0; p < stream_.points.size(); ++p) SPRUN_TRY(check_point(static_cast<int>(p)));
+    mark_means();
     return std::move(stream_);
   }
 
@@ -91,6 +92,8 @@ class StreamFinder {
   StreamTerm term_at(ValueId v) const;
   bool find_linear(ValueId v, int64_t width, StreamLinear& linear) const;
   void mark_last();
+  void mark_means();
+  const Node* raw_reader(const StreamPoint& point) const;
   Status check_point(int point);
   Status check_norm(int norm);
   Status check_constants(const StreamPoint& point) const;
@@ -125,6 +128,7 @@ Status StreamFinder::add_norm(const FoundNorm& found) {
          x,
          width,
          found.subtracts_mean,
+         false,
          true,
          {},
          {}});
@@ -257,6 +261,29 @@ void StreamFinder::mark_last() {
   }
 }
 
+// A node that reads the point itself: no norm, no sum of the stream, not its shape alone.
+const Node* StreamFinder::raw_reader(const StreamPoint& point) const {
+  for (NodeId n : graph_.value(point.value).users) {
+    const Node& node = graph_.node(n);
+    if (!known_.contains(n) && !(node.is("Shape") && is_harmless_shape(node, {}))) return &node;
+  }
+  return nullptr;
+}
+
+// Points go from the last one to the first, so that a point is marked before those it is made of.
+void StreamFinder::mark_means() {
+  for (size_t p = stream_.points.size(); p-- > 0;) {
+    StreamPoint& point = stream_.points[p];
+    const bool raw = point.is_last && (graph_.is_output(point.value) || raw_reader(point));
+    point.keeps_mean |= raw && point.subtracts_mean;
+    for (const StreamTerm& term : point.terms) {
+      if (term.kind != Kind::kPoint) continue;
+      StreamPoint& source = stream_.points[static_cast<size_t>(term.index)];
+      source.keeps_mean |= source.subtracts_mean && point.keeps_mean;
+    }
+  }
+}
+
 // Follows elements of a shape: true if the last one, the width, reaches nothing but the sizes of
 // `reshapes`.
 bool StreamFinder::elements_are_harmless(ValueId v, const std::set<NodeId>& reshapes,
@@ -374,21 +401,13 @@ Status StreamFinder::check_constants(const StreamPoint& point) const {
 
 Status StreamFinder::check_point(int index) {
   const StreamPoint& point = stream_.points[static_cast<size_t>(index)];
-  const std::string where = fmt::format("the residual stream at '{}'", point.name);
-  // A last point has all of the original but its mean, where that was lost on the way; norms do not
-  // see it.
-  const bool reads_points =
-      std::any_of(point.terms.begin(), point.terms.end(),
-                  [](const StreamTerm& term) { return term.kind == Kind::kPoint; });
-  if (point.is_last && !(point.subtracts_mean && reads_points)) return {};
-  if (graph_.is_output(point.value)) return {Code::kBadModel, where + " is an output of the model"};
-  for (NodeId n : graph_.value(point.value).users) {
-    const Node& node = graph_.node(n);
-    if (known_.contains(n) || (node.is("Shape") && is_harmless_shape(node, {}))) continue;
-    return {Code::kBadModel, fmt::format("{} reads {}: only norms and residual sums may do that",
-                                         describe(node), where)};
-  }
   if (point.is_last) return {};
+  const std::string where = fmt::format("the residual stream at '{}'", point.name);
+  if (graph_.is_output(point.value)) return {Code::kBadModel, where + " is an output of the model"};
+  if (const Node* reader = raw_reader(point)) {
+    return {Code::kBadModel, fmt::format("{} reads {}: only norms and residual sums may do that",
+                                         describe(*reader), where)};
+  }
   SPRUN_TRY(check_constants(point));
   for (int norm : point.norms) SPRUN_TRY(check_norm(norm));
   for (const StreamPoint& later : stream_.points) {

@@ -3,7 +3,8 @@
 // A point is a value that norms read: x[.., width], a sum of terms. Pre-norm blocks add to the
 // point before them, post-norm blocks to its norm. Points that no later point is made of are last:
 // nothing of theirs and after them ever changes, so that whatever stands behind the stream (heads,
-// poolers, several outputs) may look as it likes.
+// poolers, several outputs) may look as it likes. What reads a last point itself and not its norm
+// sees its mean too, so that the points it is made of have to keep theirs.
 //
 //   SPRUN_ASSIGN(const ResidualStream stream, find_residual_stream(graph));
 #pragma once
@@ -50,6 +51,7 @@ struct StreamPoint {
   graph::ValueId value = graph::kNoValue;
   int64_t width = 0;
   bool subtracts_mean = false;  // its norms do: LayerNorm, else RMSNorm
+  bool keeps_mean = false;      // they do, but something behind the stream reads the mean
   bool is_last = true;
   std::vector<StreamTerm> terms;
   std::vector<int> norms;

@@ -97,6 +97,10 @@ class SliceStep : public Step {
                       "slice shared: the model has residual streams of several widths");
       width = point.width;
     }
+    const bool keep_means =
+        std::any_of(stream->points.begin(), stream->points.end(),
+                    [](const StreamPoint& point) { return point.keeps_mean; });
+    for (StreamPoint& point : stream->points) point.keeps_mean |= keep_means && point.subtracts_mean;
     return stream;
   }
 

@@ -46,6 +46,12 @@ Matrix without_mean(Matrix m) {
   return m;
 }
 
+Result<StreamBasis> basis_of(const StreamPoint& point, const Matrix& gram, int64_t kept) {
+  if (!point.keeps_mean) return principal_basis(gram, point.subtracts_mean, kept);
+  SPRUN_ASSIGN(const StreamBasis basis, principal_basis(gram, true, kept - 1));
+  return with_mean(basis);
+}
+
 class Estimation {
  public:
   Estimation(StepContext& context, const ResidualStream& stream, const std::vector<int64_t>& kept,
@@ -76,7 +82,7 @@ class Estimation {
       SPRUN_TRY(measure(walk, gram, point, shared_ ? pooled : own).with_context(point.name));
       if (shared_) continue;
       warn_of_few_rows(point, own.rows());
-      SPRUN_ASSIGN(bases_[p], principal_basis(own.gram(), point.subtracts_mean, kept_[p]));
+      SPRUN_ASSIGN(bases_[p], basis_of(point, own.gram(), kept_[p]));
       SPRUN_TRY(project(point, bases_[p]));
     }
     if (shared_) SPRUN_TRY(share(pooled));
@@ -149,8 +155,7 @@ class Estimation {
                                     [](const auto& p) { return !p.is_last; });
     const int64_t kept = kept_[static_cast<size_t>(first - stream_.points.begin())];
     warn_of_few_rows(*first, pooled.rows());
-    SPRUN_ASSIGN(const StreamBasis basis,
-                 principal_basis(pooled.gram(), first->subtracts_mean, kept));
+    SPRUN_ASSIGN(const StreamBasis basis, basis_of(*first, pooled.gram(), kept));
     for (size_t p = 0; p < bases_.size(); ++p) {
       if (!stream_.points[p].is_last) bases_[p] = basis;
     }
@@ -183,6 +188,19 @@ Result<StreamBasis> principal_basis(const Matrix& gram, bool subtracts_mean, int
   const Vector falling = solver.eigenvalues().reverse();
   basis.energy = std::min(1.0, falling.head(kept).cwiseMax(0).sum() / falling.cwiseMax(0).sum());
   return basis;
+}
+
+StreamBasis with_mean(const StreamBasis& basis) {
+  const Eigen::Index width = basis.q.rows(), kept = basis.q.cols() + 1;
+  Matrix joined(width, kept);
+  joined.leftCols(kept - 1) = basis.q;
+  joined.col(kept - 1).setConstant(1 / std::sqrt(static_cast<double>(width)));
+  // The reflection that turns the last unit vector into the direction of ones.
+  Vector mirror = Vector::Constant(kept, -1 / std::sqrt(static_cast<double>(kept)));
+  mirror(kept - 1) += 1;
+  const double squared = mirror.squaredNorm();
+  if (squared > 0) joined -= (2 / squared) * (joined * mirror) * mirror.transpose();
+  return {joined, basis.energy};
 }
 
 Result<std::vector<StreamBasis>> estimate_bases(StepContext& context, const ResidualStream& stream,

@@ -24,6 +24,11 @@ struct StreamBasis {
 // there were. kInternal if the eigenvalues cannot be found.
 Result<StreamBasis> principal_basis(const Matrix& gram, bool subtracts_mean, int64_t kept);
 
+// The basis for streams of which the mean is needed too: `basis`, free of means, and the direction of
+// ones, turned so that x q has the mean of x, times sqrt(width / columns), as its own mean. The norm
+// over what is left is then a LayerNorm as before.
+StreamBasis with_mean(const StreamBasis& basis);
+
 // The basis of every point that is not last, others are left empty. kept: dimensions that stay, by
 // point. Each point is measured with everything before it sliced already: the graph is run with the
 // projection q q^T behind every point, which is exactly what the sliced graph computes, in the

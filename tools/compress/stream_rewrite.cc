@@ -59,6 +59,7 @@ class StreamRewriter {
   Status rewrite_linear(int point, const StreamLinear& linear);
   Status rewrite_norm(int norm);
   Status rewrite_reader(const StreamReader& reader);
+  ValueId emit_mean(const std::string& name, ValueId x);
   Result<ValueId> emit_norm(const StreamNorm& norm, ValueId x, const Vector& gamma, double epsilon);
   Status change_bias(const StreamLinear& linear, const Matrix* b, const Vector& extra);
   Status change_bias_at(NodeId node, size_t slot, const Matrix* b, const Vector& extra);
@@ -97,7 +98,7 @@ Matrix StreamRewriter::target(int point) const {
   const StreamPoint& p = stream_.points[at(point)];
   if (p.is_last) return Matrix::Identity(p.width, p.width);
   Matrix b = bases_[at(point)].q;
-  if (p.subtracts_mean) {
+  if (p.subtracts_mean && !p.keeps_mean) {
     const Eigen::RowVectorXd mean = b.colwise().mean();
     b.rowwise() -= mean;
   }
@@ -333,11 +334,24 @@ Status StreamRewriter::rewrite_point(int index) {
   return {};
 }
 
+// The mean over the last axis, which stays as an axis of one.
+ValueId StreamRewriter::emit_mean(const std::string& name, ValueId x) {
+  std::vector<ValueId> inputs = {x};
+  if (version_ >= kReduceAxesInputOpset) inputs.push_back(add_ints(graph_, name + "/axes", {-1}));
+  const ValueId mean = add_operation(graph_, name, "ReduceMean", version_, std::move(inputs));
+  Node& reduce = graph_.node(graph_.value(mean).producer);
+  if (version_ < kReduceAxesInputOpset) reduce.attrs.set("axes", std::vector<int64_t>{-1});
+  reduce.attrs.set("keepdims", int64_t{1});
+  return mean;
+}
+
 Result<ValueId> StreamRewriter::emit_norm(const StreamNorm& norm, ValueId x, const Vector& gamma,
                                           double epsilon) {
   SPRUN_ASSIGN(const ValueId scale, add_vector(graph_, norm.name + "/scale", gamma));
   const Node& old = *graph_.producer(norm.out);
-  if (old.op_type == "RMSNormalization" || old.op_type == "SimplifiedLayerNormalization") {
+  const bool keeps_mean = stream_.points[at(norm.point)].keeps_mean;
+  if (old.op_type == "RMSNormalization" || old.op_type == "SimplifiedLayerNormalization" ||
+      (keeps_mean && old.op_type == "LayerNormalization")) {
     const NodeId made = graph_.add_node(old.domain, old.op_type, old.version, {x, scale},
                                         {graph_.unique_name(graph_.value(norm.out).name)});
     Node& node = graph_.node(made);
@@ -353,15 +367,12 @@ Result<ValueId> StreamRewriter::emit_norm(const StreamNorm& norm, ValueId x, con
   };
   SPRUN_ASSIGN(const ValueId two, scalar("/two", 2));
   SPRUN_ASSIGN(const ValueId eps, scalar("/epsilon", epsilon));
+  if (keeps_mean) {
+    const ValueId mean = emit_mean(norm.name + "/centre", x);
+    x = add_operation(graph_, norm.name + "/centred", "Sub", version_, {x, mean});
+  }
   const ValueId square = add_operation(graph_, norm.name + "/square", "Pow", version_, {x, two});
-  std::vector<ValueId> mean_inputs = {square};
-  if (version_ >= kReduceAxesInputOpset)
-    mean_inputs.push_back(add_ints(graph_, norm.name + "/axes", {-1}));
-  const ValueId mean =
-      add_operation(graph_, norm.name + "/mean", "ReduceMean", version_, std::move(mean_inputs));
-  Node& reduce = graph_.node(graph_.value(mean).producer);
-  if (version_ < kReduceAxesInputOpset) reduce.attrs.set("axes", std::vector<int64_t>{-1});
-  reduce.attrs.set("keepdims", int64_t{1});
+  const ValueId mean = emit_mean(norm.name + "/mean", square);
   const ValueId sum = add_operation(graph_, norm.name + "/sum", "Add", version_, {mean, eps});
   const ValueId root = add_operation(graph_, norm.name + "/root", "Sqrt", version_, {sum});
   const ValueId normed = add_operation(graph_, norm.name + "/normed", "Div", version_, {x, root});

@@ -6,6 +6,7 @@
 #include <Eigen/QR>
 #include <Eigen/SVD>
 
+#include "graph/ir/pattern.h"
 #include "graph/onnx/onnx_reader.h"
 #include "graph/ops/op.h"
 #include "tests/tools/compress/test_util.h"
@@ -226,6 +227,81 @@ TEST(Slice, TheMeanIsDroppedFirst) {
   x.colwise() -= mean;
   const StreamBasis basis = principal_basis(x.transpose() * x, true, 15).value();
   EXPECT_LE((basis.q.transpose() * Vector::Ones(16)).cwiseAbs().maxCoeff(), 1e-12);
+}
+
+// What is left of x has the mean of x as its own, so that a LayerNorm drops just that.
+TEST(Slice, TheBasisOfStreamsThatKeepTheirMean) {
+  Matrix x = random_matrix(300, 16, 8), centred = x;
+  const Eigen::VectorXd mean = x.rowwise().mean();
+  centred.colwise() -= mean;
+  const Matrix gram = centred.transpose() * centred;
+  for (const int64_t kept : {1, 2, 9, 16}) {
+    const StreamBasis basis = with_mean(principal_basis(gram, true, kept - 1).value());
+    ASSERT_EQ(basis.q.cols(), kept);
+    EXPECT_LE(
+        (basis.q.transpose() * basis.q - Matrix::Identity(kept, kept)).cwiseAbs().maxCoeff(),
+        1e-12);
+    const Eigen::VectorXd mean_of_rest =
+        (x * basis.q).rowwise().mean() * std::sqrt(static_cast<double>(kept) / 16);
+    EXPECT_LE((mean_of_rest - mean).cwiseAbs().maxCoeff(), 1e-12) << kept;
+    const Matrix back = x * basis.q * basis.q.transpose();
+    EXPECT_LE((back.rowwise().mean() - mean).cwiseAbs().maxCoeff(), 1e-12) << kept;
+  }
+}
+
+// A pooled output of the stream itself, as embedding models without a last norm have it; `only`:
+// instead of what stands behind the last norm.
+graph::OnnxModel pooled_transformer(Family family, int opset, bool only) {
+  graph::OnnxModel model = small_transformer(family, opset);
+  graph::Graph& g = *model.graph;
+  const graph::ValueId pooled =
+      add_op(g, "Tanh", {find_residual_stream(g).value().points.back().value}, "pooled");
+  std::vector<graph::ValueId> outputs{pooled};
+  if (!only) outputs.insert(outputs.begin(), g.outputs()[0]);
+  g.set_outputs(outputs);
+  for (graph::NodeId n = g.num_nodes() - 1; n >= 0; --n) graph::remove_if_unused(g, n);
+  return model;
+}
+
+int count_ops(const graph::Graph& g, const std::string& op) {
+  int count = 0;
+  for (graph::NodeId n = 0; n < g.num_nodes(); ++n) count += !g.node(n).dead && g.node(n).is(op);
+  return count;
+}
+
+TEST(Slice, StreamsThatAreReadWithoutANormAreExactToo) {
+  for (Family family : {Family::kLlama, Family::kGpt2, Family::kVit}) {
+    for (int opset : {11, 14, 17, 18}) {
+      for (bool only : {false, true}) {
+        for (const char* spec : {"0", "0,shared"}) {
+          graph::OnnxModel model = pooled_transformer(family, opset, only);
+          const graph::Graph original = *model.graph;
+          slice(model, spec).value();
+          EXPECT_LE(difference(original, *model.graph), 2e-5)
+              << static_cast<int>(family) << " opset " << opset << " slice " << spec;
+        }
+      }
+    }
+  }
+}
+
+// The mean costs nothing but a dimension and the spelling of the norm; where no one reads it, norms
+// stay RMSNorms.
+TEST(Slice, OnlyStreamsThatAreReadWithoutANormKeepTheirMean) {
+  for (bool raw : {false, true}) {
+    graph::OnnxModel model =
+        raw ? pooled_transformer(Family::kGpt2, 17, false) : small_transformer(Family::kGpt2, 17);
+    const graph::Graph original = *model.graph;
+    const int norms = count_ops(original, "LayerNormalization");
+    ASSERT_EQ(norms, 2 * kLayers + 1);
+    for (const StreamPoint& point : find_residual_stream(original).value().points)
+      EXPECT_EQ(point.keeps_mean, raw);
+    const Report report = slice(model, "0.25").value();
+    EXPECT_EQ(count_ops(*model.graph, "LayerNormalization"), raw ? norms : 1);
+    for (const LayerReport& layer : report.layers)
+      EXPECT_TRUE(layer.action.empty() || layer.after.inputs == 48 || layer.after.outputs == 48);
+    EXPECT_GT(report.outputs.at(0).cosine, 0.6);
+  }
 }
 
 // The value that the second layer's first norm reads.
