@@ -265,6 +265,23 @@ class Compress(CommandTest):
         self.assertEqual((self.dir / "old.onnx").read_bytes(), before)
         self.assertEqual(pathlib.Path(self.bert).read_bytes(), before)
 
+    def test_reports_are_whole_or_not_there(self):
+        quick = ["--prune", "2:4@magnitude"]
+        old = pathlib.Path(self.write("old.json", b"of before"))
+        scan = ["compress", self.bert, "--scan", "--pattern", "4x1@magnitude", "--calibration", self.data(), "--json"]
+        done = self.sprun(*scan, old, code=6, file_limit=64)
+        self.assertIn("old.json", done.stderr)
+        self.assertEqual(old.read_bytes(), b"of before")
+        self.sprun(*scan, old)
+        self.assertIn("layers", json.loads(old.read_text()))
+        for option in ("--json", "--html"):
+            folder = self.dir / f"folder{option}"
+            folder.mkdir()
+            self.compress(*quick, option, folder, code=2)
+            self.compress(*quick, option, self.dir / "no_such_folder/report", code=2)
+            self.compress(*quick, option, "/dev/null")
+        self.assertEqual([path.name for path in self.dir.rglob("*.tmp*")], [])
+
     def test_interrupted_leaves_nothing(self):
         for sign in (signal.SIGINT, signal.SIGTERM):
             process = subprocess.Popen([SPRUN, "compress", self.bert, "-o", str(self.dir / "never.onnx"), "--prune", "2:4",

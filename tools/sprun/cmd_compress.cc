@@ -78,7 +78,7 @@ Status check_output(const CompressArgs& args) {
   if (std::filesystem::equivalent(args.model, args.output, error))
     return {Code::kUsage, "-o is the model itself; the original is never overwritten"};
   for (const std::string& path : {args.output, args.json, args.html}) {
-    if (!path.empty() && path != "-") SPRUN_TRY(AtomicFile::create(path).status());
+    if (!path.empty() && path != "-" && !is_stream(path)) SPRUN_TRY(AtomicFile::create(path).status());
   }
   return {};
 }
@@ -101,12 +101,6 @@ class TimeLeft {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-Status write_text(const std::string& path, const std::string& text) {
-  SPRUN_ASSIGN(AtomicFile file, AtomicFile::create(path));
-  SPRUN_TRY(file.write(text));
-  return file.commit();
-}
-
 void add_warnings(const compress::Calibration& calibration, compress::Report& report) {
   if (calibration.source.starts_with("random"))
     report.warnings.push_back(
@@ -119,17 +113,16 @@ void add_warnings(const compress::Calibration& calibration, compress::Report& re
                                           report.latency->speedup()));
 }
 
+// Files first: a command that fails prints no results.
 Status show(const CompressArgs& args, const compress::Report& report) {
-  if (args.json != "-") {
-    SPRUN_TRY(print(format_table(compress::layer_rows(report))));
-    if (!report.outputs.empty())
-      SPRUN_TRY(print("\n" + format_table(compress::output_rows(report))));
-    std::string lines = "\n";
-    for (const std::string& line : compress::summary_lines(report)) lines += line + "\n";
-    SPRUN_TRY(print(lines));
-  }
   if (!args.html.empty()) SPRUN_TRY(write_text(args.html, compress::report_html(report)));
-  return args.json.empty() ? Status() : write_json(args.json, compress::report_json(report));
+  if (!args.json.empty()) SPRUN_TRY(write_json(args.json, compress::report_json(report)));
+  if (args.json == "-") return {};
+  std::string text = format_table(compress::layer_rows(report));
+  if (!report.outputs.empty()) text += "\n" + format_table(compress::output_rows(report));
+  text += "\n";
+  for (const std::string& line : compress::summary_lines(report)) text += line + "\n";
+  return print(text);
 }
 
 Result<graph::OnnxModel> read_model(const std::string& path) {
@@ -198,11 +191,12 @@ Result<compress::ScanOptions> scan_options(const CompressArgs& args, const TimeL
 }
 
 Status show_scan(const CompressArgs& args, const std::vector<compress::ScanLayer>& layers) {
-  if (args.json != "-") SPRUN_TRY(print(format_table(compress::scan_rows(layers))));
-  return args.json.empty() ? Status()
-                           : write_json(args.json, {{"model", args.model},
-                                                    {"pattern", args.pattern},
-                                                    {"layers", compress::scan_json(layers)}});
+  if (!args.json.empty()) {
+    SPRUN_TRY(write_json(args.json, {{"model", args.model},
+                                     {"pattern", args.pattern},
+                                     {"layers", compress::scan_json(layers)}}));
+  }
+  return args.json == "-" ? Status() : print(format_table(compress::scan_rows(layers)));
 }
 
 // The steps that reach the speed-up, before those of the user: of two that match a layer the last

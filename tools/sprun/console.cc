@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <utility>
 
@@ -93,11 +94,25 @@ std::string dump_json(const nlohmann::ordered_json& json, int indent) {
 
 Status write_json(const std::string& target, const nlohmann::ordered_json& json) {
   const std::string text = dump_json(json, 2) + "\n";
-  if (target == "-") return print(text);
-  std::ofstream file(target, std::ios::binary | std::ios::trunc);
-  file.write(text.data(), static_cast<std::streamsize>(text.size()));
-  file.close();
-  return file ? Status() : Status(Code::kBadInput, "cannot write " + target);
+  return target == "-" ? print(text) : write_text(target, text);
+}
+
+bool is_stream(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::file_type type = std::filesystem::status(path, error).type();
+  return type == std::filesystem::file_type::character || type == std::filesystem::file_type::fifo;
+}
+
+Status write_text(const std::string& path, std::string_view text) {
+  if (is_stream(path)) {
+    std::ofstream file(path, std::ios::binary);
+    file.write(text.data(), static_cast<std::streamsize>(text.size()));
+    file.close();
+    return file ? Status() : Status(Code::kBadInput, "cannot write " + path);
+  }
+  SPRUN_ASSIGN(AtomicFile file, AtomicFile::create(path));
+  SPRUN_TRY(file.write(text));
+  return file.commit();
 }
 
 std::string format_table(const std::vector<std::vector<std::string>>& rows) {

@@ -41,7 +41,12 @@ void message(std::string_view text);
 // Results: standard output. kBadInput when it cannot be written (full disk, closed pipe).
 Status print(std::string_view text);
 
-// Writes JSON with a newline to FILE, or to standard output for "-".
+// Writes a file that appears, or replaces the old one, only when it is complete. Devices and pipes
+// are written as they are. kUsage, kResourceLimit (full disk), kBadInput for devices and pipes.
+Status write_text(const std::string& path, std::string_view text);
+// True for devices and pipes.
+bool is_stream(const std::string& path);
+// Writes JSON with a newline to FILE as write_text() does, or to standard output for "-".
 Status write_json(const std::string& target, const nlohmann::ordered_json& json);
 // JSON text that is always valid UTF-8.
 std::string dump_json(const nlohmann::ordered_json& json, int indent);
