@@ -17,8 +17,8 @@ namespace sprun::compress {
 // norm move into the layers that read it, and the norm becomes an RMSNorm over the dimensions that
 // are left, with epsilon * width / kept and the scale sqrt(width / kept): the same as dividing by
 // the original width. Points without keeps_mean lose their mean, which no norm sees; those with it
-// have bases by with_mean(), whose norm is a LayerNorm with the same scale. Where the basis changes from point p to r, a shortcut q_p^T q_r is put before
-// the sum.
+// have bases by with_mean(), whose norm is a LayerNorm with the same scale. Where the basis changes
+// from point p to r, a shortcut q_p^T q_r is put before the sum.
 //
 // shared: all bases are the same one. Pre-norm models then need no shortcut but to the last point.
 // In post-norm models the scale of the norm does not commute with a rotation: its diagonal in the
