@@ -1,5 +1,6 @@
 // The gate: g = W_gate x for all neurons, and what the sparsifier needs to know of whole rows.
 #include "kernels/gemm/pack.h"
+#include "kernels/sparse_ffn/requant.h"
 #include "kernels/sparse_ffn/steps.h"
 
 namespace sprun::kernels::sparse_ffn {
@@ -52,9 +53,13 @@ void run_gate(const Call& c, int64_t unit, int worker) {
   } else {
     c.ffn.gate_u8s8->run(gate_args(c, epilogue), tiles, own);
   }
-  if (c.args.rule.sparsifier != FfnSparsifier::kStatTopK) return;
   const int64_t begin = p0 * c.ffn.gate_nr;
   const int64_t n = std::min(p1 * c.ffn.gate_nr, c.shape.d_ff) - begin;
+  for (int64_t t = 0; t < m && c.args.gate_requant != nullptr; ++t) {
+    requantize(*c.ffn.quantize, *c.args.gate_requant, begin, nullptr,
+               c.mem.g + t * c.sizes.ld_g + begin, n);
+  }
+  if (c.args.rule.sparsifier != FfnSparsifier::kStatTopK) return;
   for (int64_t t = 0; t < m; ++t) {
     double* out = c.mem.moments + (unit * m + t) * 2;
     c.ffn.topk->moments(c.mem.g + t * c.sizes.ld_g + begin, n, out, out + 1);

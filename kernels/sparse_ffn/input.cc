@@ -6,14 +6,19 @@
 namespace sprun::kernels::sparse_ffn {
 namespace {
 
+// s8 codes become u8 codes whose zero point is 128 higher.
 void copy_codes(const Call& c, const FfnInput& in, int64_t k, int64_t ld, uint8_t* codes,
                 const RowQuant& q) {
+  const uint8_t flip = in.codes_signed ? 0x80 : 0;
   for (int64_t t = 0; t < c.args.tokens; ++t) {
-    std::memcpy(codes + t * ld, in.codes + t * in.ld, static_cast<size_t>(k));
     q.scale[t] = in.scale[t * in.quant_stride];
-    q.zero[t] = in.zero_point[t * in.quant_stride];
+    q.zero[t] = in.zero_point[t * in.quant_stride] + flip;
     int32_t sum = 0;
-    for (int64_t i = 0; i < k; ++i) sum += codes[t * ld + i];
+    for (int64_t i = 0; i < k; ++i) {
+      const uint8_t code = in.codes[t * in.ld + i] ^ flip;
+      codes[t * ld + i] = code;
+      sum += code;
+    }
     q.sum[t] = sum;
   }
 }

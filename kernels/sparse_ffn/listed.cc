@@ -2,6 +2,7 @@
 // every neuron of the list.
 #include <cstring>
 
+#include "kernels/sparse_ffn/requant.h"
 #include "kernels/sparse_ffn/steps.h"
 
 namespace sprun::kernels::sparse_ffn {
@@ -26,6 +27,29 @@ NeuronList unit_list(const Call& c, int64_t unit, int64_t next) {
   return list_of(c, begin, std::min(begin + kFfnUnit, c.listed), next_begin, next_end);
 }
 
+// Hidden values whose up values pass through codes of their own: up alone, as the product with ones, then those of the
+// gate, then their product. Ranges are not taken: h has a given scale.
+void requantized_hidden(const Call& c, FfnHiddenArgs args, int worker) {
+  alignas(64) float ones[kFfnUnit];
+  std::fill_n(ones, kFfnUnit, 1.0F);
+  const SparseFfnRule plain{};
+  const bool relu = args.rule->up_activation == FfnActivation::kRelu;
+  float* up = reinterpret_cast<float*>(c.mem.unit + c.mem.unit_bytes * worker + c.mem.unit_bytes / 2);
+  FfnHiddenArgs of_up = args;
+  of_up.rule = &plain;
+  of_up.s = ones, of_up.ld_s = 0, of_up.s_listed = true;
+  of_up.h = up, of_up.ld_h = kFfnUnit;
+  c.ffn.kernel->hidden(of_up);
+  args.gated = false;
+  c.ffn.kernel->hidden(args);
+  for (int64_t t = 0; t < args.tokens; ++t) {
+    float* u = up + t * kFfnUnit;
+    float* h = args.h + t * args.ld_h;
+    requantize(*c.ffn.quantize, *c.args.up_requant, 0, args.ids, u, args.count);
+    for (int64_t i = 0; i < args.count; ++i) h[i] *= relu ? std::max(u[i], 0.0F) : u[i];
+  }
+}
+
 void hidden(const Call& c, const NeuronList& list, int worker, float* h, int64_t ld_h) {
   void* sums = c.mem.unit + c.mem.unit_bytes * worker;
   const int64_t ld_sums = kFfnUnit;
@@ -37,27 +61,29 @@ void hidden(const Call& c, const NeuronList& list, int worker, float* h, int64_t
                        false});
   }
   float* range = c.mem.h_range + worker * 2 * c.mem.ld_range;
-  c.ffn.kernel->hidden({&c.args.rule,
-                        c.shape.gated(),
-                        list.ids,
-                        list.count,
-                        c.args.tokens,
-                        c.mem.g,
-                        c.sizes.ld_g,
-                        false,
-                        sums,
-                        ld_sums,
-                        c.weights<float>(c.ffn.at.up_bias),
-                        c.weights<FfnRowQuant>(c.ffn.at.up_quant),
-                        c.weights<int32_t>(c.ffn.at.up_zero),
-                        c.shape.d_up,
-                        c.up.scale,
-                        c.up.zero,
-                        c.up.sum,
-                        h,
-                        ld_h,
-                        range,
-                        range + c.mem.ld_range});
+  const FfnHiddenArgs args{&c.args.rule,
+                           c.shape.gated(),
+                           list.ids,
+                           list.count,
+                           c.args.tokens,
+                           c.mem.g,
+                           c.sizes.ld_g,
+                           false,
+                           sums,
+                           ld_sums,
+                           c.weights<float>(c.ffn.at.up_bias),
+                           c.weights<FfnRowQuant>(c.ffn.at.up_quant),
+                           c.weights<int32_t>(c.ffn.at.up_zero),
+                           c.shape.d_up,
+                           c.up.scale,
+                           c.up.zero,
+                           c.up.sum,
+                           h,
+                           ld_h,
+                           range,
+                           range + c.mem.ld_range};
+  if (c.shape.gated() && c.args.up_requant != nullptr) return requantized_hidden(c, args, worker);
+  c.ffn.kernel->hidden(args);
 }
 
 // The sums of one worker or segment, zero when used for the first time.

@@ -32,7 +32,7 @@ class Job {
   Job(const SparseFfn& ffn, const SparseFfnArgs& args, ThreadPool& pool, void* scratch)
       : c_(ffn, args, pool.num_threads(), scratch) {
     const bool lists = args.path == FfnPath::kAuto || args.path == FfnPath::kTokenLists;
-    c_.make_lists = lists && args.tokens >= kFfnListTokens;
+    c_.make_lists = lists && args.tokens >= kFfnListTokens && args.up_requant == nullptr;
     sparse_ffn::prepare_inputs(c_, pool);
     std::fill_n(c_.mem.h_range, c_.workers * 2 * c_.mem.ld_range, 0.0F);
     for (int64_t i = 0; i < c_.sizes.accs; ++i) c_.mem.acc_used[8 * i] = 0;

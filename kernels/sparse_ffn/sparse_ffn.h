@@ -22,6 +22,9 @@
 //   int32, so all paths give the same bits.
 // Layout:  one copy of each weight in a blob: the gate as the dense GEMM packs it, up and down
 //   neuron-major in rows of whole cache lines (sparse_ffn_types.h).
+// Static quantisation (kInt8): x_gate and x_up are codes of the graph, h_scale and h_zero_point its
+//   constants, and gate_requant and up_requant what it does to gate and up values on the way:
+//   g and up(x) above are then those values requantised. Zero is a code, so zeros of s stay zeros.
 // Paths:   kSparse reads up and down rows of the neurons that are active for some token (the union
 //   for 2 to 8 tokens); kTokenLists gives each of 9 or more tokens its own list, a cache holding
 //   the rows that they share; kDense takes all, as one stream, or from 32 tokens on by the dense
@@ -130,7 +133,8 @@ struct FfnInput {
   const uint8_t* codes = nullptr;  // [tokens, ld]
   const float* scale = nullptr;
   const int32_t* zero_point = nullptr;
-  int64_t quant_stride = 0;  // 0: one scale and zero point for all rows, 1: per row
+  int64_t quant_stride = 0;   // 0: one scale and zero point for all rows, 1: per row
+  bool codes_signed = false;  // codes are s8, zero points likewise
 };
 
 // How ranges of x and h are taken (kInt8).
@@ -157,7 +161,9 @@ struct SparseFfnArgs {
   SparseFfnRule rule;
   FfnRange range = FfnRange::kPerRow;
   float h_scale = 0;  // kInt8: > 0 gives h this scale and zero point instead of its own range
-  int32_t h_zero_point = 0;
+  int32_t h_zero_point = 0;                  // of u8 codes
+  const FfnRequant* gate_requant = nullptr;  // kInt8; null = nothing happens to the values
+  const FfnRequant* up_requant = nullptr;    // kInt8 with h_scale > 0; up_activation identity or relu
   const float* residual = nullptr;  // [tokens, ld_residual]; may be y
   int64_t ld_residual = 0;
   float* y = nullptr;  // [tokens, d_out]; overlaps no other operand

@@ -38,6 +38,21 @@ struct SparseFfnRule {
   int64_t k = 0;                      // kTopK, kTopKAbs
 };
 
+// What a statically quantised graph does to the result of a layer before anything else reads it, in
+// order: rounding to 8-bit codes and back, and adding a row.
+struct FfnRequant {
+  struct Stage {
+    // > 0: v = (code - zero_point) * scale,
+    //      code = saturate_u8(round_half_even(v / scale) + zero_point);  NaN is code 0
+    float scale = 0;
+    int32_t zero_point = 0;
+    const float* offset = nullptr;  // [d_ff], scale 0: v = v + offset[neuron]
+  };
+  static constexpr int kMostStages = 4;
+  Stage stages[kMostStages];
+  int count = 0;
+};
+
 inline constexpr int64_t kFfnGroup = 4;   // neurons whose down rows are interleaved
 inline constexpr int64_t kFfnUnit = 64;   // neurons of one kernel call at most
 inline constexpr int64_t kFfnAhead = 32;  // ids past the unit that may be listed
