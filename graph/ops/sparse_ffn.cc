@@ -8,14 +8,18 @@
 // Only what a dense run makes of 0 * infinity and 0 * NaN is not made.
 // Inputs: 0 X of the gate [.., d], 1 X of up (the same value), then weight, scale, zero point and bias of gate (2..5),
 //   up (6..9; absent when not gated, or when `fused_up` says its columns are in the gate's weight) and down (10..13),
-//   14 thresholds, 15 residual of the shape of Y (float32 forms and int8 only).
+//   14 thresholds, 15 residual of the shape of Y (float32 forms and int8 only), 16 and 17 rows that are added to what
+//   codes of gate and up stand for.
 // Attributes (the prefix of a layer is gate_, up_ or down_): d_ff; pattern, a name for people; select with its own
 //   attributes; gate_activation, activation ("none" or one that maps 0 to 0), square, up_relu, gated, fused_up;
 //   _form "float" (weights f32, f16, bf16), "int8" (as sprun.LinearInt8: dynamic quantisation), "dequant" (as
 //   sprun.LinearDequant: 8-bit weights, float X), "nbits" (MatMulNBits);
 //   _trans, _x_quant, _precision, _bits, _block_size as those ops have them; _n, _k sizes of the whole weight;
 //   _offset first column of X that is read, _column first column of the result that counts.
-// Element types: X f32, f16 or bf16 (16-bit compute in float32 and round once).
+//   All three layers with _x_quant "static": X are codes, each of gate and up its own, with _x_scale and _x_zero; those of
+//   down are of the u8 codes that h is rounded to. _stages: what happens to the values of gate or up, in order: "q"
+//   rounding to u8 codes and back, with the next of _stage_scales and _stage_zeros; "+" adding input 16 or 17.
+// Element types: X f32, f16 or bf16 (16-bit compute in float32 and round once); u8 or s8 codes, then Y is f32.
 #include "graph/ops/sparse_ffn.h"
 
 #include <fmt/format.h>
@@ -43,7 +47,27 @@ FfnLayer layer_of(const AttrMap& attrs, const std::string& prefix, int input) {
   layer.k = attrs.get_int(prefix + "_k", 0);
   layer.offset = attrs.get_int(prefix + "_offset", 0);
   layer.column = attrs.get_int(prefix + "_column", 0);
+  layer.x_scale = attrs.get_float(prefix + "_x_scale", 0);
+  layer.x_zero = static_cast<int32_t>(attrs.get_int(prefix + "_x_zero", 0));
   return layer;
+}
+
+// False if the stages are none that the kernel has.
+bool read_stages(const AttrMap& attrs, const std::string& prefix, int offset_row, FfnLayer& layer) {
+  const std::string_view stages = attrs.get_string(prefix + "_stages", "");
+  const std::vector<float>& scales = attrs.get_floats(prefix + "_stage_scales");
+  const std::vector<int64_t>& zeros = attrs.get_ints(prefix + "_stage_zeros");
+  layer.offset_row = offset_row;
+  if (stages.size() > kernels::FfnRequant::kMostStages || scales.size() != zeros.size()) return false;
+  size_t codes = 0;
+  for (char stage : stages) {
+    kernels::FfnRequant::Stage& to = layer.stages.stages[layer.stages.count++];
+    if (stage == '+') continue;
+    if (codes == scales.size() || !(scales[codes] > 0)) return false;
+    to = {scales[codes], static_cast<int32_t>(zeros[codes]), nullptr};
+    ++codes;
+  }
+  return codes == scales.size();
 }
 
 // Why the layer's weight and its place in X do not fit; empty when they do.
@@ -58,7 +82,39 @@ std::string misfit(const Ctx& ctx, const FfnLayer& layer, int64_t d_in, int64_t 
   return fits ? "" : "a weight of shape " + w.to_string() + " does not fit";
 }
 
+// The same for what only statically quantised layers have, and they must have all of it.
+template <class Ctx>
+std::string static_misfit(const Ctx& ctx, FfnProblem& p) {
+  const bool codes = ctx.input(FfnInput::kXGate).dtype == DType::kU8 || ctx.input(FfnInput::kXGate).dtype == DType::kS8;
+  const auto agrees = [&](const FfnLayer& layer) {
+    const bool whole = &layer == &p.down || (layer.offset == 0 && layer.k == (&layer == &p.up ? p.d_up_in : p.d_in));
+    return layer.is_static() == codes && (!codes || (layer.form == FfnLayer::Form::kInt8 && layer.x_scale > 0 && whole));
+  };
+  if (!agrees(p.gate) || !agrees(p.down) || (p.gated && !agrees(p.up))) return "static quantisation of some layers only";
+  const bool read = read_stages(ctx.attrs(), "gate", FfnInput::kGateOffset, p.gate) &&
+                    read_stages(ctx.attrs(), "up", FfnInput::kUpOffset, p.up);
+  if (!read) return "unknown stages";
+  for (const FfnLayer* layer : {&p.gate, &p.up}) {
+    for (int i = 0; i < layer->stages.count; ++i) {
+      const int row = layer->offset_row;
+      if (layer->stages.stages[i].scale > 0) continue;
+      if (!ctx.has_input(row) || ctx.input(row).dtype != DType::kF32 || ctx.input(row).num_elements() != p.d_ff) {
+        return "the row of a stage does not fit";
+      }
+    }
+  }
+  return "";
+}
+
 }  // namespace
+
+kernels::FfnRequant FfnLayer::stages_of(const RunContext& ctx) const {
+  kernels::FfnRequant made = stages;
+  for (int i = 0; i < made.count; ++i) {
+    if (made.stages[i].scale == 0) made.stages[i].offset = ctx.input(offset_row).as<float>();
+  }
+  return made;
+}
 
 template <class Ctx>
 Result<FfnProblem> ffn_problem(const Ctx& ctx) {
@@ -85,10 +141,12 @@ Result<FfnProblem> ffn_problem(const Ctx& ctx) {
   p.d_in = x.back();
   p.d_ff = attrs.get_int("d_ff", 0);
   p.d_out = p.down.n;
+  p.d_up_in = p.gated ? ctx.input(FfnInput::kXUp).shape.back() : 0;
   std::string why = misfit(ctx, p.gate, p.d_in, p.d_ff);
-  if (p.gated && why.empty()) why = misfit(ctx, p.up, p.d_in, p.d_ff);
+  if (p.gated && why.empty()) why = misfit(ctx, p.up, p.d_up_in, p.d_ff);
   if (why.empty()) why = misfit(ctx, p.down, p.d_ff, p.d_out);
   if (why.empty() && (p.d_ff < 1 || p.down.k != p.d_ff)) why = "the layers differ in width";
+  if (why.empty()) why = static_misfit(ctx, p);
   if (!why.empty()) return fail(why);
   return p;
 }
@@ -98,12 +156,19 @@ template Result<FfnProblem> ffn_problem(const PrepareContext&);
 
 namespace {
 
+// Codes of gate and up may be of other values: only the rows must agree.
+bool fits_beside(const Shape& up, const Shape& gate, bool codes) {
+  if (!codes) return up == gate;
+  return up.rank() == gate.rank() && up.num_elements(0, up.rank() - 1) == gate.num_elements(0, gate.rank() - 1);
+}
+
 Status infer_ffn(InferContext& ctx) {
   const auto p = ffn_problem(ctx);
   if (!p.ok()) return ctx.error(p.status().message());
-  const DType dtype = ctx.dtype(0);
+  const bool codes = p->is_static();
+  const DType dtype = codes ? DType::kF32 : ctx.dtype(0);
   SPRUN_TRY(ctx.check(is_float(dtype) && dtype != DType::kF64, "X must be float32, float16 or bfloat16"));
-  SPRUN_TRY(ctx.check(!p->gated || (ctx.has_input(1) && ctx.dtype(1) == dtype && ctx.shape(1) == ctx.shape(0)),
+  SPRUN_TRY(ctx.check(!p->gated || (ctx.has_input(1) && ctx.dtype(1) == ctx.dtype(0) && fits_beside(ctx.shape(1), ctx.shape(0), codes)),
                       "gate and up must read the same values"));
   Shape out = ctx.shape(0);
   out[out.rank() - 1] = p->d_out;
@@ -132,6 +197,7 @@ class FfnState : public SparseActivationState {
                            problem_.d_ff);
     ctx.detail = fmt::format("{}: leaving out zeros is exact; density expected {}; ", problem_.pattern,
                              expected < 0 ? "unknown" : fmt::format("{:.1f} %", 100 * expected));
+    if (problem_.is_static()) ctx.detail += "static codes, bits of the dense layers; ";
     const std::string against = FfnGather::reason_against(ctx, problem_);
     if (against.empty()) {
       SPRUN_ASSIGN(gather_, FfnGather::prepare(ctx, problem_));

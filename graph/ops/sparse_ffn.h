@@ -7,12 +7,14 @@
 #include "graph/ops/linear_util.h"
 #include "graph/ops/op.h"
 #include "graph/ops/select_rows.h"
+#include "kernels/sparse_ffn/sparse_ffn_types.h"
 
 namespace sprun::graph {
 
 // Positions of the inputs. A layer has weight, scale, zero point and bias from its first position on.
 struct FfnInput {
-  static constexpr int kXGate = 0, kXUp = 1, kGate = 2, kUp = 6, kDown = 10, kThreshold = 14, kResidual = 15, kCount = 16;
+  static constexpr int kXGate = 0, kXUp = 1, kGate = 2, kUp = 6, kDown = 10, kThreshold = 14, kResidual = 15;
+  static constexpr int kGateOffset = 16, kUpOffset = 17, kCount = 18;
 };
 
 // One of the three linear layers.
@@ -26,11 +28,20 @@ struct FfnLayer {
   int64_t n = 0, k = 0;     // of the whole weight
   int64_t offset = 0;       // first column of X that it reads
   int64_t column = 0;       // first column of its result that counts (weights of gate and up in one)
+  // x_quant "static": of the codes that it reads (down: as u8), and what happens to its result; the row of `stages` is
+  // input offset_row.
+  float x_scale = 0;
+  int32_t x_zero = 0;
+  kernels::FfnRequant stages;
+  int offset_row = 0;
 
   int weight() const { return input; }
   int scale() const { return input + 1; }
   int zero() const { return input + 2; }
   int bias() const { return input + 3; }
+  bool is_static() const { return x_quant == "static"; }
+  // Stages with the row in place, for a run.
+  kernels::FfnRequant stages_of(const RunContext& ctx) const;
 };
 
 struct FfnProblem {
@@ -43,7 +54,9 @@ struct FfnProblem {
   bool square = false;                                      // of what survives, after the activation
   bool up_relu = false;
   std::string pattern;
-  int64_t m = 0, d_in = 0, d_ff = 0, d_out = 0;
+  int64_t m = 0, d_in = 0, d_up_in = 0, d_ff = 0, d_out = 0;  // d_up_in: columns of the X of up
+
+  bool is_static() const { return down.is_static(); }
 };
 
 // Reads attributes and checks shapes. kBadModel with the reason.

@@ -7,6 +7,7 @@
 #include "graph/ops/float_elements.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gemm/gemm.h"
+#include "kernels/sparse_ffn/requant.h"
 
 namespace sprun::graph {
 namespace {
@@ -36,6 +37,7 @@ bool FfnDense::joins() const {
   const FfnLayer &g = p_->gate, &u = p_->up;
   if (!p_->gated || p_->before != kernels::Activation::kNone) return false;
   if (p_->fused_up) return true;
+  if (p_->is_static()) return false;  // each may have codes of its own
   return g.form == u.form && g.form != Form::kNBits && g.trans == u.trans && g.offset == u.offset && g.k == u.k &&
          g.x_quant == u.x_quant && g.precision == u.precision && g.block_size == u.block_size;
 }
@@ -47,6 +49,31 @@ Result<Tensor> FfnDense::wide_bias(const PrepareContext& ctx, int input) const {
   const auto elements = FloatElements::of(bias);
   if (!elements.ok()) return elements.status();
   return Tensor::copy_of({elements->data(), DType::kF32, bias.shape()});
+}
+
+Tensor one_scale(float value) { return Tensor::copy_of({&value, DType::kF32, {1}}).value(); }
+
+Tensor one_zero(int32_t value, DType dtype) {
+  const auto code = static_cast<uint8_t>(value);
+  return Tensor::copy_of({&code, dtype, {1}}).value();
+}
+
+// Statically quantised: scale and zero point of the codes that the layer reads and, where it makes the hidden values
+// itself, of those that it writes.
+void FfnDense::add_codes(const PrepareContext& ctx, const FfnLayer& layer, InnerStep::Spec& spec) const {
+  const bool down = layer.input == FfnInput::kDown, gate = layer.input == FfnInput::kGate;
+  const DType dtype = down ? DType::kU8 : ctx.input(gate ? FfnInput::kXGate : FfnInput::kXUp).dtype;
+  if (!down || direct_) spec.x.dtype = dtype;
+  const auto add = [&spec](float scale, int32_t zero, DType type) {
+    spec.own.resize(spec.from.size());
+    spec.own.push_back(one_scale(scale));
+    spec.own.push_back(one_zero(zero, type));
+    spec.from.insert(spec.from.end(), 2, InnerStep::kAbsent);
+  };
+  add(layer.x_scale, layer.x_zero, dtype);
+  if (!gate || !direct_) return;
+  add(p_->down.x_scale, p_->down.x_zero, DType::kU8);
+  spec.y.dtype = DType::kU8;
 }
 
 // The op that computes `layer` for all rows; second: and the up layer beside it.
@@ -85,13 +112,15 @@ Result<InnerStep> FfnDense::layer_step(PrepareContext& ctx, const FfnLayer& laye
       for (int base : bases) spec.from.push_back(ctx.has_input(base + slot) ? base + slot : InnerStep::kAbsent);
     }
     spec.from.push_back(last);
+    if (layer.is_static()) add_codes(ctx, layer, spec);
   }
   spec.node.version = 1;
-  for (int from : spec.from) {
-    spec.own.emplace_back();
+  spec.own.resize(spec.from.size());
+  for (size_t i = 0; i < spec.from.size(); ++i) {
+    const int from = spec.from[i];
     const bool bias = from == FfnInput::kGate + 3 || from == FfnInput::kUp + 3 || from == FfnInput::kDown + 3;
     if (!bias) continue;
-    SPRUN_ASSIGN(spec.own.back(), wide_bias(ctx, from));
+    SPRUN_ASSIGN(spec.own[i], wide_bias(ctx, from));
   }
   return InnerStep::prepare(ctx, std::move(spec));
 }
@@ -105,7 +134,7 @@ Status FfnDense::prepare_first(PrepareContext& ctx) {
     if (parse_activation(name) == p_->before) before = name;
   }
   direct_ = !p_->gated && gate.form != Form::kNBits && p_->select.kind == SelectKind::kRelu && !p_->square &&
-            p_->before == Activation::kNone && p_->after == Activation::kNone;
+            p_->before == Activation::kNone && p_->after == Activation::kNone && gate.stages.count == 0;
   if (direct_) before = "relu";
   const bool two = joins() && !p_->fused_up;
   const int64_t width = two ? gate.n + up.n : gate.n;
@@ -130,7 +159,7 @@ void FfnDense::plan_memory(PrepareContext& ctx) {
   const bool wide = dtype_ != DType::kF32;
   at_.x = take(wide ? m * p_->d_in : 0);
   at_.x_gate = take(p_->gate.k != p_->d_in ? m * p_->gate.k : 0);
-  at_.x_up = take(p_->gated && p_->up.k != p_->d_in ? m * p_->up.k : 0);
+  at_.x_up = take(p_->gated && p_->up.k != p_->d_up_in ? m * p_->up.k : 0);
   at_.gate = take(direct_ ? 0 : m * ld_gate_);
   at_.up = take(has_up_step_ ? m * ld_up_ : 0);
   at_.hidden = take(m * p_->d_ff);
@@ -145,7 +174,7 @@ void FfnDense::plan_memory(PrepareContext& ctx) {
 Result<FfnDense> FfnDense::prepare(PrepareContext& ctx, const FfnProblem& problem) {
   FfnDense made;
   made.p_ = &problem;
-  made.dtype_ = ctx.input(FfnInput::kXGate).dtype;
+  made.dtype_ = problem.is_static() ? DType::kF32 : ctx.input(FfnInput::kXGate).dtype;
   made.has_residual_ = ctx.has_input(FfnInput::kResidual);
   for (int input = FfnInput::kGate; input < FfnInput::kThreshold && made.dtype_ != DType::kF32; ++input) {
     if (ctx.has_input(input) && ctx.constant(input).empty()) {
@@ -175,8 +204,10 @@ std::string FfnDense::detail() const {
 }
 
 // Columns of X that a layer reads, as rows without gaps.
-const float* FfnDense::slice_x(const RunContext& ctx, const float* x, const FfnLayer& layer, int64_t offset) const {
-  if (layer.k == p_->d_in) return x;
+// Codes of statically quantised layers pass as they are.
+const void* FfnDense::slice_x(const RunContext& ctx, const void* given, const FfnLayer& layer, int64_t offset) const {
+  if (layer.k == p_->d_in || layer.is_static()) return given;
+  const float* x = static_cast<const float*>(given);
   if (p_->m == 1) return x + layer.offset;
   float* rows = at<float>(ctx.scratch(), offset);
   ctx.pool().parallel_for(p_->m, 16384 / layer.k + 1, [&](int64_t begin, int64_t end, int) {
@@ -195,14 +226,24 @@ const float* FfnDense::widen(const RunContext& ctx, int input, int64_t offset) c
   return wide;
 }
 
+// What statically quantised graphs do to the result of gate or up.
+void FfnDense::round_rows(const RunContext& ctx, const FfnLayer& layer, float* rows, int64_t ld) const {
+  const kernels::FfnRequant stages = layer.stages_of(ctx);
+  if (stages.count == 0) return;
+  const auto& quantize = *kernels::select(kernels::quantize_rows_kernels(), kernels::available_isas()).kernel;
+  for (int64_t r = 0; r < p_->m; ++r) kernels::requantize(quantize, stages, 0, nullptr, rows + r * ld, p_->d_ff);
+}
+
 void FfnDense::finish_rows(const RunContext& ctx, const FfnRow& row, DensityCounter& counter) const {
-  const float* gate = at<float>(ctx.scratch(), at_.gate) + p_->gate.column;
-  const float* up = nullptr;
+  float* gate = at<float>(ctx.scratch(), at_.gate) + p_->gate.column;
+  float* up = nullptr;
   if (has_up_step_) {
     up = at<float>(ctx.scratch(), at_.up) + p_->up.column;
   } else if (p_->gated) {
     up = at<float>(ctx.scratch(), at_.gate) + (p_->fused_up ? p_->up.column : p_->gate.n);
   }
+  round_rows(ctx, p_->gate, gate, ld_gate_);
+  if (up != nullptr) round_rows(ctx, p_->up, up, ld_up_);
   float* hidden = at<float>(ctx.scratch(), at_.hidden);
   float* keys = at<float>(ctx.scratch(), at_.keys);
   const int64_t n = p_->d_ff;
@@ -217,13 +258,19 @@ void FfnDense::finish_rows(const RunContext& ctx, const FfnRow& row, DensityCoun
 
 // The gate layer has made the hidden values: only some rows are looked at.
 void FfnDense::count_rows(const RunContext& ctx, DensityCounter& counter) const {
-  const float* hidden = at<float>(ctx.scratch(), at_.hidden);
+  if (p_->is_static()) return count_values(ctx, static_cast<uint8_t>(p_->down.x_zero), counter);
+  count_values(ctx, 0.0F, counter);
+}
+
+template <class T>
+void FfnDense::count_values(const RunContext& ctx, T zero, DensityCounter& counter) const {
+  const T* hidden = at<T>(ctx.scratch(), at_.hidden);
   const int64_t every = p_->m <= kCountEvery ? 1 : kCountEvery;
   int64_t active = 0, rows = 0;
   for (int64_t r = every / 2; r < p_->m; r += every, ++rows) {
-    const float* h = hidden + r * p_->d_ff;
+    const T* h = hidden + r * p_->d_ff;
     int32_t count = 0;
-    for (int64_t i = 0; i < p_->d_ff; ++i) count += h[i] != 0 ? 1 : 0;
+    for (int64_t i = 0; i < p_->d_ff; ++i) count += h[i] != zero ? 1 : 0;
     active += count;
   }
   counter.add(active, rows);
@@ -231,12 +278,13 @@ void FfnDense::count_rows(const RunContext& ctx, DensityCounter& counter) const 
 
 Status FfnDense::run(const RunContext& ctx, const FfnRow& row, DensityCounter& counter) const {
   void* inner = at<char>(ctx.scratch(), at_.inner);
-  const float* x = widen(ctx, FfnInput::kXGate, at_.x);
+  const void* x = p_->is_static() ? ctx.input(FfnInput::kXGate).data : widen(ctx, FfnInput::kXGate, at_.x);
+  const void* x_up = p_->is_static() && p_->gated ? ctx.input(FfnInput::kXUp).data : x;
   float* hidden = at<float>(ctx.scratch(), at_.hidden);
   float* gate = direct_ ? hidden : at<float>(ctx.scratch(), at_.gate);
   SPRUN_TRY(gate_.run(ctx, slice_x(ctx, x, p_->gate, at_.x_gate), gate, nullptr, inner));
   if (has_up_step_) {
-    SPRUN_TRY(up_.run(ctx, slice_x(ctx, x, p_->up, at_.x_up), at<float>(ctx.scratch(), at_.up), nullptr, inner));
+    SPRUN_TRY(up_.run(ctx, slice_x(ctx, x_up, p_->up, at_.x_up), at<float>(ctx.scratch(), at_.up), nullptr, inner));
   }
   if (direct_) {
     count_rows(ctx, counter);

@@ -30,14 +30,18 @@ class FfnDense {
   void plan_memory(PrepareContext& ctx);
   Result<Tensor> wide_bias(const PrepareContext& ctx, int input) const;
   bool joins() const;
-  const float* slice_x(const RunContext& ctx, const float* x, const FfnLayer& layer, int64_t at) const;
+  const void* slice_x(const RunContext& ctx, const void* x, const FfnLayer& layer, int64_t at) const;
+  void add_codes(const PrepareContext& ctx, const FfnLayer& layer, InnerStep::Spec& spec) const;
+  void round_rows(const RunContext& ctx, const FfnLayer& layer, float* rows, int64_t ld) const;
   const float* widen(const RunContext& ctx, int input, int64_t at) const;
   void finish_rows(const RunContext& ctx, const FfnRow& row, DensityCounter& counter) const;
   void count_rows(const RunContext& ctx, DensityCounter& counter) const;
+  template <class T>
+  void count_values(const RunContext& ctx, T zero, DensityCounter& counter) const;
 
   const FfnProblem* p_ = nullptr;
   DType dtype_ = DType::kF32;
-  bool direct_ = false;  // the gate layer makes the hidden values itself
+  bool direct_ = false;  // the gate layer makes the hidden values itself, with static quantisation as u8 codes
   InnerStep gate_, up_, down_;
   bool has_up_step_ = false;
   int64_t ld_gate_ = 0, ld_up_ = 0;  // row strides of the results of the first layers

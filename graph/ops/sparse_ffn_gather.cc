@@ -40,17 +40,6 @@ int64_t most_rows(FfnWeights weights, int64_t bytes) {
 // only, which is never slower.
 double most_union(FfnWeights weights) { return weights == FfnWeights::kInt8 ? 0.4 : 0.35; }
 
-// Why the union of the neurons of several rows is no gain; empty when it is.
-std::string reason_against_union(const FfnProblem& p, FfnWeights weights) {
-  const double density = expected_density(p.select, p.d_ff);
-  if (p.m == 1) return "";
-  if (density < 0) return fmt::format("{} rows: how many neurons are active for some of them is not known", p.m);
-  const double active = kernels::expected_union_density(density, p.m);
-  if (active <= most_union(weights)) return "";
-  return fmt::format("{:.0f} % of the neurons are expected to be active for some of {} rows, over {:.0f} %", 100 * active, p.m,
-                     100 * most_union(weights));
-}
-
 kernels::SparseFfnShape shape_of(const FfnProblem& p, FfnWeights weights) {
   return {.d_gate = p.gate.k, .d_up = p.gated ? p.up.k : 0, .d_ff = p.d_ff, .d_out = p.d_out, .weights = weights};
 }
@@ -206,6 +195,22 @@ std::string key_of(const PrepareContext& ctx, const kernels::SparseFfn& ffn, con
   return key;
 }
 
+// X of gate or up. Signed codes have zero points that are 128 lower than as u8.
+kernels::FfnInput input_of(const RunContext& ctx, const FfnLayer& layer, int input) {
+  const ConstTensorView& x = ctx.input(input);
+  kernels::FfnInput in;
+  in.ld = x.shape.back();
+  if (!layer.is_static()) {
+    in.x = x.as<float>() + layer.offset;
+    return in;
+  }
+  in.codes = x.as<uint8_t>() + layer.offset;
+  in.codes_signed = x.dtype == DType::kS8;
+  in.scale = &layer.x_scale;
+  in.zero_point = &layer.x_zero;
+  return in;
+}
+
 // True if only plain loops compute this type while better ones compute dense products.
 bool only_reference(const kernels::SparseFfn& ffn) {
   const auto& dense = kernels::select(kernels::gemm_f32_kernels(), kernels::available_isas());
@@ -214,10 +219,20 @@ bool only_reference(const kernels::SparseFfn& ffn) {
 
 }  // namespace
 
+std::string reason_against_union(const Selection& select, int64_t d_ff, int64_t rows, FfnWeights weights) {
+  const double density = expected_density(select, d_ff);
+  if (rows == 1) return "";
+  if (density < 0) return fmt::format("{} rows: how many neurons are active for some of them is not known", rows);
+  const double active = kernels::expected_union_density(density, rows);
+  if (active <= most_union(weights)) return "";
+  return fmt::format("{:.0f} % of the neurons are expected to be active for some of {} rows, over {:.0f} %", 100 * active, rows,
+                     100 * most_union(weights));
+}
+
 std::string FfnGather::reason_against(const PrepareContext& ctx, const FfnProblem& p) {
   const auto weights = weights_of(p);
   if (ctx.sparse() == SparseMode::kOff) return "sparse kernels are switched off";
-  if (ctx.input(FfnInput::kXGate).dtype != DType::kF32) return "X is no float32";
+  if (!p.is_static() && ctx.input(FfnInput::kXGate).dtype != DType::kF32) return "X is no float32";
   if (!weights && p.gate.form == Form::kDequant) return "8-bit weights with float X: gathered rows would need a kernel of their own";
   if (!weights) return "no kernel for weights of this form";
   for (const FfnLayer* layer : {&p.gate, &p.up, &p.down}) {
@@ -234,7 +249,7 @@ std::string FfnGather::reason_against(const PrepareContext& ctx, const FfnProble
     return fmt::format("{} rows: the dense product is expected to be faster from {} rows on", p.m, rows + 1);
   }
   if (p.m <= rows) {
-    if (std::string why = reason_against_union(p, *weights); !why.empty()) return why;
+    if (std::string why = reason_against_union(p.select, p.d_ff, p.m, *weights); !why.empty()) return why;
   }
   if (bytes < kMinBytes) return "small weights, which stay in a cache";
   if (only_reference(kernels::make_sparse_ffn(shape, kernels::available_isas()))) return "no vector kernel on this CPU";
@@ -288,12 +303,15 @@ std::string FfnGather::detail(double density) const {
 void FfnGather::run(const RunContext& ctx, const FfnRow& row, DensityCounter& counter) const {
   kernels::SparseFfnStats stats;
   kernels::SparseFfnArgs args;
-  const float* x = ctx.input(FfnInput::kXGate).as<float>();
   args.tokens = p_->m;
   args.weights = weights_.data.get();
-  args.x_gate = {.x = x + p_->gate.offset, .ld = p_->d_in};
-  if (p_->gated) args.x_up = {.x = x + p_->up.offset, .ld = p_->d_in};
+  args.x_gate = input_of(ctx, p_->gate, FfnInput::kXGate);
+  if (p_->gated) args.x_up = input_of(ctx, p_->up, FfnInput::kXUp);
   args.rule = rule_;
+  const kernels::FfnRequant of_gate = p_->gate.stages_of(ctx), of_up = p_->up.stages_of(ctx);
+  if (of_gate.count > 0) args.gate_requant = &of_gate;
+  if (of_up.count > 0) args.up_requant = &of_up;
+  if (p_->is_static()) args.h_scale = p_->down.x_scale, args.h_zero_point = p_->down.x_zero;
   if (row.thresholds.values != nullptr) {
     args.rule.threshold = *row.thresholds.values;
     args.rule.thresholds = row.thresholds.step == 0 ? nullptr : row.thresholds.values;

@@ -37,7 +37,7 @@ bool match_layer_below(const Graph& graph, ValueId v, FfnGateMatch& gate, std::s
   auto layer = match_ffn_layer(graph, below);
   if (!layer || layer->residual != kNoValue || (!activation.empty() && layer->activation != "none")) return false;
   if (!activation.empty()) layer->activation = activation;
-  if (layer->activation == "sigmoid") return false;
+  if (layer->activation == "sigmoid" || (layer->activation != "none" && !layer->stages.empty())) return false;
   gate.layer = *layer;
   return true;
 }
@@ -48,12 +48,14 @@ std::optional<FfnGateMatch> match_rectified(const Graph& graph, ValueId v, FfnGa
   const ValueId inner = relu_input(graph, v);
   if (inner == kNoValue) {
     auto layer = match_ffn_layer(graph, v);
-    if (!layer || layer->activation != "relu" || layer->residual != kNoValue) return std::nullopt;
+    const bool rectified = layer && (layer->activation == "relu" || layer->rectified);
+    if (!rectified || layer->residual != kNoValue) return std::nullopt;
     layer->activation = "none";
     gate.layer = *layer;
     return gate;
   }
   auto layer = match_ffn_layer(graph, inner);
+  if (layer && layer->activation == "relu") layer->activation = "none";  // twice is once
   if (!layer || layer->activation != "none" || layer->residual != kNoValue) return std::nullopt;
   if (!used_once(graph, skip_casts(graph, inner))) return refuse(why, "gate values have other readers");
   gate.layer = *layer;

@@ -15,6 +15,11 @@ bool is_row(const Graph& graph, ValueId v, int64_t n) {
   return tensor && is_float(tensor->dtype()) && tensor->shape() == Shape{n};
 }
 
+bool makes_codes(const Node& node) {
+  const LinearLayout at = linear_layout(node);
+  return at.int8 && node.input(at.y_scale()) != kNoValue;
+}
+
 std::optional<FfnLayerMatch> match_linear(const Graph& graph, const Node& node, ValueId v) {
   const LinearLayout at = linear_layout(node);
   size_t index = 0;
@@ -22,7 +27,7 @@ std::optional<FfnLayerMatch> match_linear(const Graph& graph, const Node& node, 
   const bool single = at.n == 1;
   if (index >= node.outputs.size() || (!single && node.attrs.get_int("split", 0) == 0)) return std::nullopt;
   const std::string x_quant(node.attrs.get_string("x_quant", at.int8 ? "dynamic_tensor" : ""));
-  if (x_quant == "static" || node.attrs.get_float("alpha", 1.0F) != 1.0F) return std::nullopt;
+  if (node.attrs.get_float("alpha", 1.0F) != 1.0F) return std::nullopt;
   const int i = static_cast<int>(index);
   FfnLayerMatch layer;
   layer.form = at.int8 ? "int8" : at.codes ? "dequant" : "float";
@@ -37,6 +42,11 @@ std::optional<FfnLayerMatch> match_linear(const Graph& graph, const Node& node, 
   }
   layer.trans = node.attrs.get_int("trans_w", 0) != 0;
   layer.x_quant = x_quant;
+  if (x_quant == "static") {
+    layer.x_scale = node.input(at.x_scale());
+    layer.x_zero = node.input(at.x_zero());
+    if (!graph.constant(layer.x_scale) || (layer.x_zero != kNoValue && !graph.constant(layer.x_zero))) return std::nullopt;
+  }
   if (at.codes && !at.int8) layer.block_size = node.attrs.get_int("block_size", 0);
   layer.precision = node.attrs.get_string("precision", "");
   layer.activation = node.attrs.get_string("activation", "none");
@@ -85,11 +95,12 @@ std::optional<FfnLayerMatch> match_nbits(const Graph& graph, const Node& node) {
   return fits ? std::optional(layer) : std::nullopt;
 }
 
-std::optional<FfnLayerMatch> match_product(const Graph& graph, ValueId v) {
+// codes: v is the layer's result as 8-bit codes.
+std::optional<FfnLayerMatch> match_product(const Graph& graph, ValueId v, bool codes = false) {
   const Node* node = graph.producer(v);
   if (node == nullptr) return std::nullopt;
   std::optional<FfnLayerMatch> layer;
-  if (is_linear(*node)) layer = match_linear(graph, *node, v);
+  if (is_linear(*node) && makes_codes(*node) == codes) layer = match_linear(graph, *node, v);
   if (node->is("MatMul") || node->is("Gemm")) layer = match_matmul(graph, *node);
   if (node->is("com.microsoft", "MatMulNBits")) layer = match_nbits(graph, *node);
   if (!layer) return std::nullopt;
@@ -119,6 +130,47 @@ std::optional<FfnLayerMatch> match_biased(const Graph& graph, ValueId v) {
     return layer;
   }
   return std::nullopt;
+}
+
+std::optional<FfnLayerMatch> match_stages(const Graph& graph, ValueId v);
+
+// DequantizeLinear of a layer's codes.
+std::optional<FfnLayerMatch> match_rounded(const Graph& graph, ValueId v) {
+  const Node* node = producer_is(graph, v, "DequantizeLinear");
+  const auto params = node ? quantize_params(graph, *node) : std::nullopt;
+  if (!params || !graph.has_one_use(node->inputs[0])) return std::nullopt;
+  auto layer = match_ffn_codes(graph, node->inputs[0]);
+  return layer && same_codes(graph, layer->stages.back().codes, *params) ? layer : std::nullopt;
+}
+
+// A constant row added to what a layer's codes stand for.
+std::optional<FfnLayerMatch> match_offset(const Graph& graph, ValueId v) {
+  const Node* add = producer_is(graph, v, "Add");
+  if (add == nullptr) return std::nullopt;
+  for (size_t i = 0; i < 2; ++i) {
+    const ValueId inner = add->inputs[i], row = add->inputs[1 - i];
+    const Tensor* constant = graph.constant(row);
+    if (!constant || constant->dtype() != DType::kF32 || !graph.has_one_use(inner)) continue;
+    auto layer = match_rounded(graph, inner);
+    if (!layer || layer->activation != "none" || constant->shape() != Shape{layer->n}) continue;
+    layer->stages.push_back({{}, row});
+    layer->rectified = false;
+    return layer;
+  }
+  return std::nullopt;
+}
+
+std::optional<FfnLayerMatch> match_stages(const Graph& graph, ValueId v) {
+  if (auto layer = match_biased(graph, v)) return layer;
+  if (auto layer = match_rounded(graph, v)) return layer;
+  return match_offset(graph, v);
+}
+
+QuantizeParams result_params(const Graph& graph, const Node& linear) {
+  const LinearLayout at = linear_layout(linear);
+  QuantizeParams params = {linear.input(at.y_scale()), linear.input(at.y_zero())};
+  if (const Tensor* zero = graph.constant(params.zero)) params.dtype = zero->dtype();
+  return params;
 }
 
 std::optional<ColumnRange> split_range(const Graph& graph, const Node& split, ValueId v) {
@@ -172,6 +224,32 @@ std::optional<ColumnRange> slice_range(const Graph& graph, const Node& slice) {
 
 }  // namespace
 
+std::optional<FfnLayerMatch> match_ffn_codes(const Graph& graph, ValueId codes) {
+  const Node* node = graph.producer(codes);
+  if (node == nullptr) return std::nullopt;
+  std::optional<FfnLayerMatch> layer;
+  std::optional<QuantizeParams> params;
+  if (node->is("QuantizeLinear") && graph.has_one_use(node->inputs[0])) {
+    params = quantize_params(graph, *node);
+    const ValueId x = node->inputs[0], inner = relu_input(graph, x);
+    layer = match_stages(graph, inner == kNoValue ? x : inner);
+    if (layer && inner != kNoValue) {
+      if (layer->activation != "none" || !graph.has_one_use(inner)) return std::nullopt;
+      layer->activation = "relu";
+    }
+  } else if (is_linear(*node)) {
+    layer = match_product(graph, codes, true);
+    params = result_params(graph, *node);
+  }
+  const bool fits = layer && params && layer->x_quant == "static" && layer->residual == kNoValue &&
+                    (layer->activation == "none" || layer->activation == "relu") && graph.constant(params->scale);
+  if (!fits) return std::nullopt;
+  layer->stages.push_back({*params});
+  const int64_t lowest = params->dtype == DType::kS8 ? -128 : 0;
+  layer->rectified = layer->activation == "relu" || zero_value(graph, *params) == lowest;
+  return layer;
+}
+
 std::optional<ColumnRange> column_range(const Graph& graph, ValueId v) {
   const Node* node = graph.producer(v);
   if (node == nullptr) return std::nullopt;
@@ -181,7 +259,7 @@ std::optional<ColumnRange> column_range(const Graph& graph, ValueId v) {
 
 std::optional<FfnLayerMatch> match_ffn_layer(const Graph& graph, ValueId v) {
   v = skip_casts(graph, v);
-  if (auto layer = match_biased(graph, v)) return layer;
+  if (auto layer = match_stages(graph, v)) return layer;
   const auto range = column_range(graph, v);
   auto layer = range ? match_biased(graph, range->source) : std::nullopt;
   if (!layer || layer->residual != kNoValue || graph.is_output(range->source)) return std::nullopt;

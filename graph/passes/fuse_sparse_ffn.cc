@@ -3,12 +3,16 @@
 // select is a rectifier, or what fuse_stat_top_k, fuse_threshold and fuse_top_k made. gate and up may read parts of x
 // (Spark), or be parts of one layer's result (fused gate_up). Hidden values that others read, activations that do not map
 // 0 to 0, and layers whose weights are computed stay as they are; at the plan stage a note says why.
+// Statically quantised layers (ffn_layer.h) are taken at the plan stage only, for few rows: with many, the layers as they
+// are write and read codes. A zero hidden value is the zero point of the codes that down reads, whatever they are, because
+// round(0 / scale) is 0 for every scale above 0.
+#include <cmath>
 #include <utility>
 #include <vector>
 
 #include "graph/ir/pattern.h"
 #include "graph/ops/op.h"
-#include "graph/ops/sparse_ffn.h"
+#include "graph/ops/sparse_ffn_gather.h"
 #include "graph/passes/activation_name.h"
 #include "graph/passes/ffn_gate.h"
 #include "graph/passes/linear_layout.h"
@@ -19,12 +23,17 @@ namespace sprun::graph {
 
 namespace {
 
+// Rows up to which statically quantised layers are taken.
+constexpr int64_t kStaticRows = 8;
+
 struct Ffn {
   FfnGateMatch gate;
   std::optional<FfnLayerMatch> up;
   bool up_relu = false, fused_up = false;
   FfnLayerMatch down;
-  ValueId x = kNoValue;
+  std::optional<QuantizeParams> y_codes;  // down's result is these codes
+  bool is_static = false;
+  ValueId x = kNoValue, x_up = kNoValue;  // the same but for statically quantised layers
   int64_t gate_offset = 0, up_offset = 0;
 };
 
@@ -34,21 +43,120 @@ class Matcher {
 
   // down's product is v.
   std::optional<Ffn> match(ValueId v, std::string* why) const {
-    const auto down = match_ffn_layer(graph_, v);
-    if (!down || down->column != 0 || down->width != down->n || down->activation != "none") return std::nullopt;
     Ffn ffn;
+    const auto down = match_down(v, ffn);
+    if (!down || down->column != 0 || down->width != down->n || down->activation != "none") return std::nullopt;
     ffn.down = *down;
+    if (down->x_quant == "static") return match_static(std::move(ffn), why);
     const ValueId h = down->x;
     const ValueId core = skip_casts(graph_, h);
     if (!match_hidden(core, ffn, why)) return std::nullopt;
     if (!graph_.has_one_use(h) || !graph_.has_one_use(core)) return refuse(why, "hidden values have other readers");
     if (ffn.gate.layer.width != down->k) return refuse(why, "the layers differ in width");
     if (down->residual != kNoValue && down->form == "nbits") return std::nullopt;
+    if (is_static(ffn.gate.layer) || (ffn.up && is_static(*ffn.up))) return std::nullopt;
     if (!match_inputs(ffn)) return refuse(why, "gate and up do not read the same values");
     return ffn;
   }
 
  private:
+  static bool is_static(const FfnLayerMatch& layer) { return layer.x_quant == "static" || !layer.stages.empty(); }
+
+  // The second layer; v may be its result as codes.
+  std::optional<FfnLayerMatch> match_down(ValueId v, Ffn& ffn) const {
+    const Node* node = graph_.producer(v);
+    if (node == nullptr || !node->is("sprun", "LinearInt8") || node->input(linear_layout(*node).y_scale()) == kNoValue) {
+      auto down = match_ffn_layer(graph_, v);
+      return down && down->stages.empty() ? down : std::nullopt;
+    }
+    auto down = match_ffn_codes(graph_, v);
+    if (!down || down->stages.size() != 1) return std::nullopt;
+    ffn.y_codes = down->stages[0].codes;
+    down->stages.clear();
+    return down;
+  }
+
+  // Down reads codes of hidden values, gate and up read codes.
+  std::optional<Ffn> match_static(Ffn ffn, std::string* why) const {
+    const ValueId h = ffn.down.x;
+    const Node* quantize = producer_is(graph_, h, "QuantizeLinear");
+    ffn.is_static = true;
+    bool found = false;
+    if (quantize) {
+      const ValueId core = quantize->inputs[0];
+      found = match_hidden(core, ffn, why);
+      if (found && !graph_.has_one_use(core)) return refuse(why, "hidden values have other readers");
+    }
+    if (!found && !match_hidden_codes(h, ffn)) return std::nullopt;
+    if (!graph_.has_one_use(h)) return refuse(why, "hidden values have other readers");
+    if (!reads(ffn.down, result_of(h))) return refuse(why, "hidden values are quantised in one way and read in another");
+    if (ffn.gate.layer.width != ffn.down.k) return refuse(why, "the layers differ in width");
+    const bool all = ffn.gate.layer.x_quant == "static" && (!ffn.up || ffn.up->x_quant == "static");
+    if (!all) return refuse(why, "only some of its layers are statically quantised");
+    if (!usable_stages(ffn.gate.layer) || (ffn.up && !usable_stages(*ffn.up))) {
+      return refuse(why, "a scale of its codes is no positive number, or too much happens between its layers");
+    }
+    return match_static_inputs(ffn, why) ? std::optional(std::move(ffn)) : std::nullopt;
+  }
+
+  // The hidden values are a layer's codes, none below that of zero.
+  bool match_hidden_codes(ValueId h, Ffn& ffn) const {
+    auto layer = match_ffn_codes(graph_, h);
+    if (!layer || !layer->rectified) return false;
+    layer->stages.pop_back();
+    layer->activation = "none";
+    ffn.gate = {};
+    ffn.up.reset();
+    ffn.gate.layer = *layer;
+    ffn.gate.select = "relu";
+    return true;
+  }
+
+  // The constants of what makes codes v.
+  std::optional<QuantizeParams> result_of(ValueId v) const {
+    const Node* node = graph_.producer(v);
+    if (node->is("QuantizeLinear")) return quantize_params(graph_, *node);
+    const auto layer = match_ffn_codes(graph_, v);
+    return layer ? std::optional(layer->stages.back().codes) : std::nullopt;
+  }
+  bool reads(const FfnLayerMatch& layer, const std::optional<QuantizeParams>& made) const {
+    if (!made) return false;
+    QuantizeParams params = {layer.x_scale, layer.x_zero, made->dtype};
+    if (const Tensor* zero = graph_.constant(layer.x_zero)) params.dtype = zero->dtype();
+    return same_codes(graph_, params, *made) && positive(layer.x_scale);
+  }
+  bool positive(ValueId scale) const {
+    const float value = *graph_.constant(scale)->as<float>();
+    return std::isfinite(value) && value > 0;
+  }
+  // At most one row is added, and no more stages than the kernel has.
+  bool usable_stages(const FfnLayerMatch& layer) const {
+    int rows = 0;
+    for (const FfnLayerMatch::Stage& stage : layer.stages) {
+      rows += stage.offset != kNoValue;
+      if (stage.offset == kNoValue && !positive(stage.codes.scale)) return false;
+    }
+    return rows <= 1 && layer.stages.size() <= kernels::FfnRequant::kMostStages && positive(layer.x_scale);
+  }
+
+  bool match_static_inputs(Ffn& ffn, std::string* why) const {
+    ffn.x = ffn.gate.layer.x;
+    const DType dtype = graph_.value(ffn.x).dtype;
+    bool fits = dtype == DType::kU8 || dtype == DType::kS8;
+    if (ffn.up) {
+      const FfnLayerMatch &g = ffn.gate.layer, &u = *ffn.up;
+      ffn.x_up = u.x;
+      ffn.fused_up = g.weight == u.weight && g.x == u.x && g.width < g.n;
+      fits = fits && graph_.value(u.x).dtype == dtype;
+      if (ffn.fused_up) {
+        fits = fits && g.bias == u.bias && g.stages.empty() && u.stages.empty();
+      } else {
+        fits = fits && g.width == g.n && u.width == u.n;
+      }
+    }
+    return fits || explain(why, "gate and up do not read codes in one way");
+  }
+
   static std::nullopt_t refuse(std::string* why, const std::string& text) {
     *why = text;
     return std::nullopt;
@@ -94,7 +202,7 @@ class Matcher {
 
   // Gate and up read one value, each perhaps a part of its columns.
   bool match_inputs(Ffn& ffn) const {
-    ffn.x = ffn.gate.layer.x;
+    ffn.x = ffn.x_up = ffn.gate.layer.x;
     if (!ffn.up) return true;
     const FfnLayerMatch &g = ffn.gate.layer, &u = *ffn.up;
     ffn.fused_up = g.weight == u.weight && g.x == u.x && g.form == u.form && g.width < g.n;
@@ -104,7 +212,7 @@ class Matcher {
     const auto from_gate = column_range(graph_, g.x), from_up = column_range(graph_, u.x);
     const ValueId whole_gate = from_gate ? from_gate->source : g.x, whole_up = from_up ? from_up->source : u.x;
     if (whole_gate != whole_up) return false;
-    ffn.x = whole_gate;
+    ffn.x = ffn.x_up = whole_gate;
     ffn.gate_offset = from_gate ? from_gate->offset : 0;
     ffn.up_offset = from_up ? from_up->offset : 0;
     return true;
@@ -158,10 +266,57 @@ ValueId wide_threshold(Graph& graph, ValueId t) {
   return graph.add_constant(graph.unique_name(graph.value(t).name + "/f32"), std::move(*wide));
 }
 
+float scale_of(const Graph& graph, ValueId scale) { return *graph.constant(scale)->as<float>(); }
+
+// The zero point as one of u8 codes.
+int64_t zero_as_u8(const Graph& graph, const QuantizeParams& params) {
+  return zero_value(graph, params) + (params.dtype == DType::kS8 ? 128 : 0);
+}
+
+// What sprun.SparseFfn needs to know of a layer's input codes and of the stages behind it.
+void set_codes(const Graph& graph, AttrMap& attrs, std::vector<ValueId>& inputs, const std::string& prefix, int offset,
+               const FfnLayerMatch& layer) {
+  std::string stages;
+  std::vector<float> scales;
+  std::vector<int64_t> zeros;
+  for (const FfnLayerMatch::Stage& stage : layer.stages) {
+    stages += stage.offset == kNoValue ? 'q' : '+';
+    if (stage.offset != kNoValue) {
+      inputs[static_cast<size_t>(offset)] = stage.offset;
+      continue;
+    }
+    scales.push_back(scale_value(graph, stage.codes));
+    zeros.push_back(zero_as_u8(graph, stage.codes));
+  }
+  attrs.set(prefix + "_x_scale", scale_of(graph, layer.x_scale));
+  const QuantizeParams x = {layer.x_scale, layer.x_zero, graph.value(layer.x).dtype};
+  attrs.set(prefix + "_x_zero", prefix == "down" ? zero_as_u8(graph, x) : zero_value(graph, x));
+  if (stages.empty()) return;
+  attrs.set(prefix + "_stages", stages);
+  attrs.set(prefix + "_stage_scales", scales);
+  attrs.set(prefix + "_stage_zeros", zeros);
+}
+
+// The result of the new layer is y, or what is rounded to codes y.
+NodeId take_result(Graph& graph, ValueId y, const Ffn& ffn, std::vector<ValueId> inputs) {
+  if (!ffn.y_codes) return take_over(graph, y, "sprun", "SparseFfn", 1, std::move(inputs));
+  const std::string name = graph.node(graph.value(y).producer).name;
+  const NodeId made = graph.add_node("sprun", "SparseFfn", 1, std::move(inputs), {graph.unique_name(name + "/float")});
+  graph.node(made).name = name;
+  graph.node(made).def = find_op("sprun", "SparseFfn", 1);
+  const ValueId result = graph.node(made).outputs[0];
+  const std::optional<Shape> shape = graph.value(y).shape;
+  graph.value(result).dtype = DType::kF32;
+  graph.value(result).shape = shape;
+  constexpr int kQuantizeVersion = 13;
+  take_over(graph, y, "", "QuantizeLinear", kQuantizeVersion, {result, ffn.y_codes->scale, ffn.y_codes->zero});
+  return made;
+}
+
 bool replace(Graph& graph, ValueId y, const Ffn& ffn) {
   std::vector<ValueId> inputs(FfnInput::kCount, kNoValue);
   inputs[FfnInput::kXGate] = ffn.x;
-  if (ffn.up) inputs[FfnInput::kXUp] = ffn.x;
+  if (ffn.up) inputs[FfnInput::kXUp] = ffn.x_up;
   inputs[FfnInput::kResidual] = ffn.down.residual;
   AttrMap attrs;
   set_layer(attrs, inputs, "gate", FfnInput::kGate, ffn.gate.layer, ffn.gate_offset, true);
@@ -183,7 +338,12 @@ bool replace(Graph& graph, ValueId y, const Ffn& ffn) {
   attrs.set("gated", int64_t{ffn.up.has_value()});
   attrs.set("up_relu", int64_t{ffn.up_relu});
   attrs.set("fused_up", int64_t{ffn.fused_up});
-  const NodeId made = take_over(graph, y, "sprun", "SparseFfn", 1, std::move(inputs));
+  if (ffn.is_static) {
+    set_codes(graph, attrs, inputs, "gate", FfnInput::kGateOffset, ffn.gate.layer);
+    if (ffn.up) set_codes(graph, attrs, inputs, "up", FfnInput::kUpOffset, *ffn.up);
+    set_codes(graph, attrs, inputs, "down", 0, ffn.down);
+  }
+  const NodeId made = take_result(graph, y, ffn, std::move(inputs));
   graph.node(made).attrs = std::move(attrs);
   return true;
 }
@@ -197,6 +357,21 @@ ValueId with_bias(const Graph& graph, ValueId y) {
   return layer && layer->bias != kNoValue ? sum : y;
 }
 
+// Are there few enough rows for a statically quantised layer? Shapes are known at the plan stage. The layers as they are
+// are some percent faster than sprun.SparseFfn where that does not gather.
+bool takes_rows(const Graph& graph, const Node& down, const Ffn& ffn, PassContext& ctx) {
+  const auto& shape = graph.value(ffn.x).shape;
+  if (ctx.stage != PassStage::kPlan || !shape || shape->rank() < 1) return false;
+  const int64_t rows = shape->num_elements(0, shape->rank() - 1);
+  const auto select = selection_of(ffn.gate.select, ffn.gate.selector ? ffn.gate.selector->attrs : AttrMap());
+  if (!select.ok()) return false;
+  std::string against = std::to_string(rows) + " rows, zeros are left out up to " + std::to_string(kStaticRows);
+  if (rows <= kStaticRows) against = reason_against_union(*select, ffn.down.k, rows, kernels::FfnWeights::kInt8);
+  if (against.empty()) return true;
+  note_miss(ctx, down, "fuse_sparse_ffn", "is a statically quantised " + pattern_name(ffn) + " and stays dense: " + against);
+  return false;
+}
+
 bool fuse_at(Graph& graph, NodeId n, PassContext& ctx) {
   const ValueId y = with_bias(graph, graph.node(n).outputs[0]);
   // In a chain of layers with activations the next pair, or none, is the feed-forward layer.
@@ -208,6 +383,7 @@ bool fuse_at(Graph& graph, NodeId n, PassContext& ctx) {
     if (!why.empty()) note_miss(ctx, graph.node(n), "fuse_sparse_ffn", "is no sparse feed-forward layer: " + why);
     return false;
   }
+  if (ffn->is_static && !takes_rows(graph, graph.node(n), *ffn, ctx)) return false;
   return replace(graph, y, *ffn);
 }
 

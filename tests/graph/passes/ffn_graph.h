@@ -64,6 +64,13 @@ class FfnGraph {
     return constant(floats({n}, [&] { return uniform(engine_); }));
   }
 
+  // One code as a zero point.
+  ValueId code(int value, DType dtype) {
+    Tensor tensor = Tensor::allocate(dtype, {}).value();
+    *tensor.mutable_view().as<uint8_t>() = static_cast<uint8_t>(value);
+    return constant(std::move(tensor));
+  }
+
   // x [.., k] -> [.., n], with a bias unless it is 0.
   ValueId linear(ValueId v, int64_t k, int64_t n, float bias = 0.1F) {
     std::normal_distribution<float> normal(0.0F, 1.0F / std::sqrt(static_cast<float>(k)));
@@ -129,6 +136,15 @@ class FfnGraph {
   // Notes of both stages are kept.
   const Node* fuse(float tolerance = 1e-5F, const std::string& op = "SparseFfn") {
     const Tensor before = run();
+    passes();
+    for (SparseMode sparse : {SparseMode::kOff, SparseMode::kForce}) expect_close(before, run(sparse), tolerance);
+    const Node* found = nullptr;
+    for (NodeId n = 0; n < graph.num_nodes(); ++n) {
+      if (!graph.node(n).dead && graph.node(n).is("sprun", op)) found = &graph.node(n);
+    }
+    return found;
+  }
+  void passes(const std::vector<std::string>& disabled = {}) {
     ThreadPool pool(1);
     std::vector<PassRecord> records;
     for (PassStage stage : {PassStage::kLoad, PassStage::kPlan}) {
@@ -136,16 +152,10 @@ class FfnGraph {
       PassContext ctx;
       ctx.stage = stage;
       ctx.pool = &pool;
-      const Status status = run_passes(graph, ctx, {}, records);
+      const Status status = run_passes(graph, ctx, disabled, records);
       EXPECT_TRUE(status.ok()) << status.message();
       notes.insert(notes.end(), ctx.notes.begin(), ctx.notes.end());
     }
-    for (SparseMode sparse : {SparseMode::kOff, SparseMode::kForce}) expect_close(before, run(sparse), tolerance);
-    const Node* found = nullptr;
-    for (NodeId n = 0; n < graph.num_nodes(); ++n) {
-      if (!graph.node(n).dead && graph.node(n).is("sprun", op)) found = &graph.node(n);
-    }
-    return found;
   }
   bool noted(const std::string& text) const {
     return std::any_of(notes.begin(), notes.end(), [&](auto& note) { return note.find(text) != std::string::npos; });
