@@ -2,6 +2,7 @@
 //
 //   <case>/<kernel>/<N>x<K>/m<M>/s<percent of zero blocks>
 //   u8s8        X packed already, s32 results: the multiplications alone
+//   u8s8_pairs  the same with weights up to 64, for kernels with a form for those
 //   u8s8_layer  from f32 X to f32 Y: quantise per tensor, pack, multiply, scales, bias
 //   f32, bf16   X packed already; oneDNN gets bf16 X rounded already
 //   *_layer     from f32 X: round, pack, multiply, bias
@@ -112,10 +113,11 @@ void onednn(benchmark::State& state, Shape s, int64_t m, bool layer) {
 
 class SparseLayer {
  public:
-  SparseLayer(const BsrU8S8Kernel& kernel, Shape s, int64_t m, int percent)
+  SparseLayer(const BsrU8S8Kernel& kernel, Shape s, int64_t m, int percent, int most)
       : kernel_(kernel), s_(s), m_(m), quantise_(m, s.k) {
-    const auto w = random_weight<int8_t>(kernel.layout.block, s, percent, [](auto& rng) {
-      return static_cast<int8_t>((rng() % 255 - 127) | 1);
+    const auto w = random_weight<int8_t>(kernel.layout.block, s, percent, [most](auto& rng) {
+      const int value = static_cast<int>(rng() % static_cast<unsigned>(2 * most)) - most;
+      return static_cast<int8_t>(value < 0 ? value : value + 1);
     });
     const NonZeros bits = NonZeros::of(WeightSource<int8_t>{w.data(), s.n, s.k, s.k, 1});
     density = bits.density(kBlock1x1);
@@ -126,6 +128,7 @@ class SparseLayer {
       values[at] = w[static_cast<size_t>(n * s.k + k)];
     };
     args_.w = bsr_pack(kernel.layout, bits, size, blob_.data.get(), place);
+    args_.w.pairs_fit = bsr_pairs_fit(values, size.groups * size.group_values);
     const int64_t slabs = num_slabs(kernel.layout, m);
     parts_ = bsr_parts(args_.w, slabs, 1);
     slabs_ = allocate(slabs * x_slab_elements(kernel.layout, s.k));
@@ -170,8 +173,8 @@ class SparseLayer {
 };
 
 void sparse(benchmark::State& state, const BsrU8S8Kernel& kernel, Shape s, int64_t m, int percent,
-            bool layer) {
-  SparseLayer test(kernel, s, m, percent);
+            bool layer, int most = 127) {
+  SparseLayer test(kernel, s, m, percent, most);
   for (auto _ : state) {
     if (layer) test.layer();
     else test.multiply();
@@ -303,6 +306,15 @@ bool register_all() {
               [=](benchmark::State& state, const BsrU8S8Kernel& kernel, Shape s, int64_t m,
                   int percent) { sparse(state, kernel, s, m, percent, layer); });
   }
+  std::vector<KernelInfo<BsrU8S8Kernel>> bounded;
+  for (const auto& info : bsr_u8s8_kernels()) {
+    if (info.kernel->has_bounded_form) bounded.push_back(info);
+  }
+  add_group("u8s8_pairs", std::span<const KernelInfo<BsrU8S8Kernel>>(bounded),
+            [](benchmark::State& state, Shape s, int64_t m) { onednn(state, s, m, false); },
+            [](benchmark::State& state, const BsrU8S8Kernel& kernel, Shape s, int64_t m, int percent) {
+              sparse(state, kernel, s, m, percent, false, 64);
+            });
   add_float_groups<TypeF32>("f32", bsr_f32_kernels());
   add_float_groups<TypeBf16>("bf16", bsr_bf16_kernels());
   return true;

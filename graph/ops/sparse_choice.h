@@ -74,6 +74,7 @@ SparseChoice<Kernel> cheapest_sparse(const SparseLayer& layer, std::span<const k
 struct BsrHeader {
   kernels::BsrSize size;
   int64_t sums_at = 0, scale_at = 0, total = 0;
+  bool pairs_fit = false;  // int8, see bsr_pairs_fit()
 
   static constexpr int64_t kBytes = 128;
   static BsrHeader of(const kernels::BsrLayout& layout, const kernels::BsrSize& size, int64_t value_bytes);

@@ -55,7 +55,7 @@ Result<PackedBlob> pack_bsr(const BsrLayout& layout, const Int8Constant& weight)
   SPRUN_ASSIGN(PackedBlob blob, allocate_blob(header.total));
   char* base = static_cast<char*>(blob.data.get());
   std::memset(base, 0, static_cast<size_t>(header.total));
-  new (base) BsrHeader(header);
+  auto* own_header = new (base) BsrHeader(header);
   auto* values = reinterpret_cast<int8_t*>(base + BsrHeader::kBytes + header.size.values_at());
   auto* sums = reinterpret_cast<int32_t*>(base + header.sums_at);
   SPRUN_ASSIGN(const Codes codes, Codes::of(weight, reinterpret_cast<float*>(base + header.scale_at)));
@@ -63,6 +63,7 @@ Result<PackedBlob> pack_bsr(const BsrLayout& layout, const Int8Constant& weight)
     values[at] = codes.at(n, k);
     sums[n] += values[at];
   });
+  own_header->pairs_fit = kernels::bsr_pairs_fit(values, header.size.groups * header.size.group_values);
   return blob;
 }
 
@@ -184,6 +185,7 @@ Result<std::optional<SparseInt8>> SparseInt8::choose(PrepareContext& ctx, int64_
   }
   sparse.split(ctx.max_threads());
   ctx.detail = fmt::format("{}, weights {:.0f} bytes, {:.3f}x of dense int8", estimate, bytes, bytes / dense_bytes);
+  if (!use_gemv && blocks.info->kernel->has_bounded_form) ctx.detail += sparse.pairs_detail();
   return std::optional<SparseInt8>(std::move(sparse));
 }
 
@@ -195,11 +197,20 @@ Status SparseInt8::pack_blocks(PackedCache& cache, const Int8Constant& weight) {
   const char* base = static_cast<const char*>(made.blob.data.get());
   const BsrHeader& header = *reinterpret_cast<const BsrHeader*>(base);
   made.packed = kernels::bsr_view(header.size, base + BsrHeader::kBytes);
+  made.packed.pairs_fit = header.pairs_fit;
   made.bytes = header.size.bytes(1);
   made.sums = reinterpret_cast<const int32_t*>(base + header.sums_at);
   if (weight.quantise()) made.scale = reinterpret_cast<const float*>(base + header.scale_at);
   weights_.push_back(std::move(made));
   return {};
+}
+
+std::string SparseInt8::pairs_detail() const {
+  const auto fit = std::count_if(weights_.begin(), weights_.end(), [](auto& w) { return w.packed.pairs_fit; });
+  const auto all = static_cast<std::ptrdiff_t>(weights_.size());
+  if (fit == all) return ", quick 16-bit sums: no pair of weights can saturate";
+  if (fit == 0) return ", 32-bit sums: a pair of weights can leave 16 bits";
+  return fmt::format(", quick 16-bit sums for {} of {} weights: a pair of the others can saturate", fit, all);
 }
 
 Status SparseInt8::pack_gemv(PackedCache& cache, const Int8Constant& weight, GemvFormat format) {

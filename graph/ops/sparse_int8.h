@@ -59,6 +59,8 @@ class SparseInt8 {
   struct Gemv;
 
   static std::optional<Gemv> cheapest_gemv(const SparseLayer& layer, std::vector<Rejection>& why_not);
+  // Which form of a kernel that has two the weights get, for explain.
+  std::string pairs_detail() const;
   Status pack_blocks(PackedCache& cache, const Int8Constant& weight);
   Status pack_gemv(PackedCache& cache, const Int8Constant& weight, kernels::GemvFormat format);
   void split(int workers);

@@ -69,6 +69,8 @@ struct BsrWeights {
   const uint16_t* cols = nullptr;  // [groups, group_blocks] block columns, ascending in a run
   const void* values = nullptr;
   int64_t num_units = 0;
+  // u8s8: bsr_pairs_fit() of the values. Kernels with a bounded form then use it.
+  bool pairs_fit = false;
 };
 
 // Part of a product for one worker.
@@ -92,6 +94,7 @@ struct BsrU8S8Kernel {
   void (*run)(const BsrU8S8Args& args, const BsrRange& range, void* scratch);
   // Copies rows of X [m, k] into slab `slab` at `out` (slab_bytes() bytes); null for kRowMajor.
   void (*pack_x)(const uint8_t* x, int64_t ldx, int64_t m, int64_t k, int64_t slab, uint8_t* out);
+  bool has_bounded_form = false;  // quicker for weights with pairs_fit; the result is the same
 };
 
 // gemm.x, gemm.ldx and gemm.w are not used.

@@ -4,19 +4,21 @@
 // four columns of X.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/bsr_spmm/columns_impl.h"
 #include "kernels/bsr_spmm/lines_impl.h"
 #include "kernels/bsr_spmm/pack_x_impl.h"
 #include "kernels/gemm/finish_u8s8_impl.h"
-#include "kernels/simd/dot4.h"
+#include "kernels/simd/dot4_pairs.h"
 #include "kernels/simd/interleave.h"
 
 namespace sprun::kernels::bsr {
 
-template <class ArchT>
+template <class ArchT, class DotT = simd::Dot4<ArchT>>
 struct U8S8Lanes {
   using Arch = ArchT;
-  using Dot = simd::Dot4<Arch>;
+  using Dot = DotT;
   using Acc = typename Dot::Acc;
   using Sum = int32_t;
   using X = typename Dot::A;
@@ -41,10 +43,45 @@ struct U8S8Lanes {
   }
 };
 
+// Without VNNI: weights split into even and odd inputs once for all tokens of a slab (widened_impl.h).
+template <class ArchT>
+struct U8S8WideLanes : U8S8Lanes<ArchT> {
+  using Base = U8S8Lanes<ArchT>;
+  using Dot = typename Base::Dot;
+  using Acc = typename Base::Acc;
+  static constexpr int64_t kWidened = 4096;
+  // The odd inputs of a dword lie so far behind its even ones: not a multiple of 4 KiB.
+  static constexpr int64_t kOddAt = kWidened + 64, kWidenedBytes = kOddAt + kWidened;
+
+  // bytes: a multiple of 16.
+  SPRUN_INLINE static void widen(const uint8_t* values, int64_t bytes, uint8_t* to) {
+    constexpr int64_t kBytes = 4 * Acc::kLanes;
+    int64_t i = 0;
+    for (; i + kBytes <= bytes; i += kBytes) widen_vector<Dot, simd::VecArch<ArchT>>(values + i, to + i);
+    for (; i < bytes; i += 16) widen_vector<simd::Dot4<simd::Sse2>, simd::Sse2>(values + i, to + i);
+  }
+  SPRUN_INLINE static typename Dot::B weight(const uint8_t* p) {
+    return {Acc::broadcast(simd::load_quad(p)).v, Acc::broadcast(simd::load_quad(p + kOddAt)).v};
+  }
+
+ private:
+  template <class Split, class VecArch>
+  SPRUN_INLINE static void widen_vector(const uint8_t* from, uint8_t* to) {
+    using S = simd::Interleave<VecArch>;
+    const typename Split::B w = Split::from_s8(S::load(from));
+    S::store(to, w.even);
+    S::store(to + kOddAt, w.odd);
+  }
+};
+
 // See Shape in lines_impl.h and columns_impl.h.
 template <class Arch>
 struct U8S8Shape {
   static constexpr int kColumnVectors = 2, kPassRows = 4, kPassVectors = 1, kSets = 1;
+};
+template <>
+struct U8S8Shape<simd::Avx2> {
+  static constexpr int kColumnVectors = 2, kPassRows = 4, kPassVectors = 2, kSets = 1;
 };
 template <>
 struct U8S8Shape<simd::AvxVnni> {
@@ -121,16 +158,49 @@ struct U8S8Ends {
   }
 };
 
+// How weights of any size are multiplied, and how those that BsrWeights::pairs_fit vouches for.
+template <class Arch, const BsrLayout& kLayout>
+struct U8S8Forms {
+  using Any = U8S8Lanes<Arch>;
+};
+template <class Arch, const BsrLayout& kLayout>
+  requires simd::kHasPairs<Arch>
+struct U8S8Forms<Arch, kLayout> {
+  // A single output does not repay the widening.
+  using Any = std::conditional_t<kLayout.block.rows == 1, U8S8Lanes<Arch>, U8S8WideLanes<Arch>>;
+  using Bounded = U8S8Lanes<Arch, simd::Dot4Pairs<Arch>>;
+};
+
+template <class Lanes, const BsrLayout& kLayout>
+using U8S8Product = TokenLanes<
+    LanesOps<std::conditional_t<kLayout.x_layout == XLayout::kColumnSlabs,
+                                Columns<Lanes, U8S8Shape<typename Lanes::Arch>, kLayout>,
+                                Lines<Lanes, U8S8Shape<typename Lanes::Arch>, kLayout>>,
+             U8S8Ends<typename Lanes::Arch, kLayout>>>;
+
+template <class Arch, const BsrLayout& kLayout>
+void run_u8s8(const BsrU8S8Args& args, const BsrRange& range, void* scratch) {
+  using Forms = U8S8Forms<Arch, kLayout>;
+  if constexpr (simd::kHasPairs<Arch>) {
+    if (args.w.pairs_fit) {
+      return U8S8Product<typename Forms::Bounded, kLayout>::run(args, range, scratch);
+    }
+  }
+  U8S8Product<typename Forms::Any, kLayout>::run(args, range, scratch);
+}
+
 template <class Arch, const BsrLayout& kLayout>
 constexpr BsrU8S8Kernel make_u8s8(int64_t min_m) {
-  using Ends = U8S8Ends<Arch, kLayout>;
+  using Forms = U8S8Forms<Arch, kLayout>;
+  BsrU8S8Kernel kernel = {kLayout, min_m, U8S8Product<typename Forms::Any, kLayout>::kScratchBytes,
+                          run_u8s8<Arch, kLayout>, nullptr};
+  kernel.has_bounded_form = simd::kHasPairs<Arch>;
   if constexpr (kLayout.x_layout == XLayout::kColumnSlabs) {
-    using K = TokenLanes<LanesOps<Columns<U8S8Lanes<Arch>, U8S8Shape<Arch>, kLayout>, Ends>>;
-    return {kLayout, min_m, K::kScratchBytes, K::run, pack_x_columns<Arch>};
+    kernel.pack_x = pack_x_columns<Arch>;
   } else {
-    using K = TokenLanes<LanesOps<Lines<U8S8Lanes<Arch>, U8S8Shape<Arch>, kLayout>, Ends>>;
-    return {kLayout, min_m, K::kScratchBytes, K::run, pack_x_quads<Arch, kLayout.slab_tokens>};
+    kernel.pack_x = pack_x_quads<Arch, kLayout.slab_tokens>;
   }
+  return kernel;
 }
 
 }  // namespace sprun::kernels::bsr

@@ -36,7 +36,7 @@ struct Columns {
     const uint16_t* col = g.cols;
     const uint8_t* w = g.values;
     for (int64_t i = 0; i < g.count; ++i, col += kGroup, w += 4 * kRows) {
-      __builtin_prefetch(w + kAhead);
+      if constexpr (!kWidens<Lanes>) __builtin_prefetch(w + kAhead);
       __builtin_prefetch(col + kAhead / (4 * kRows) * kGroup);
       const uint8_t* rows[kGroup];
 #pragma GCC unroll 4
@@ -66,6 +66,12 @@ struct Columns {
   }
 
   static void add_run(const Groups<Sum>& g, const uint8_t* x, int64_t tokens, Sum* out) {
+    for_widened<Lanes, 4 * kRows, kGroup>(g, [&](const Groups<Sum>& part) {
+      add_rows(part, x, tokens, out);
+    });
+  }
+
+  static void add_rows(const Groups<Sum>& g, const uint8_t* x, int64_t tokens, Sum* out) {
     const int64_t vectors = (tokens + 15) / 16;
     for (int64_t h = 0; h < 16; h += kLanes, x += 4 * kLanes, out += kLanes) {
       for (int64_t r = 0; r < kRows; r += kPart) {

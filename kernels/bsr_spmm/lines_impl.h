@@ -14,7 +14,7 @@
 // that take turns where there are few.
 #pragma once
 
-#include "kernels/bsr_spmm/token_lanes_impl.h"
+#include "kernels/bsr_spmm/widened_impl.h"
 
 namespace sprun::kernels::bsr {
 
@@ -153,6 +153,14 @@ struct Lines {
 
   SPRUN_INLINE static void add_run(const Groups<Sum>& g, const uint8_t* x, int64_t tokens,
                                    Sum* out) {
+    for_widened<Lanes, kRowBytes * kRows, 1>(g, [&](const Groups<Sum>& part)
+                                                    __attribute__((always_inline)) {
+      add_part(part, x, tokens, out);
+    });
+  }
+
+  SPRUN_INLINE static void add_part(const Groups<Sum>& g, const uint8_t* x, int64_t tokens,
+                                    Sum* out) {
     const int64_t vectors = (tokens + kLanes - 1) / kLanes;
     for (int64_t r = 0; r < kRows; r += kPart) {
       const Sum* start = g.start == nullptr ? nullptr : g.start + r;

@@ -6,7 +6,7 @@
 
 #include "kernels/bsr_spmm/token_lanes_impl.h"
 #include "kernels/gemm/finish_u8s8_impl.h"
-#include "kernels/simd/dot4.h"
+#include "kernels/simd/dot4_pairs.h"
 
 namespace sprun::kernels::bsr {
 
@@ -20,10 +20,9 @@ inline constexpr int kOutputTokens<simd::Avx512> = 8;
 template <>
 inline constexpr int kOutputTokens<simd::Avx512Vnni> = 16;
 
-
-template <class Arch>
+template <class Arch, class DotT>
 struct OutputsU8S8 {
-  using Dot = simd::Dot4<Arch>;
+  using Dot = DotT;
   using I = typename Dot::Acc;
   static constexpr int kLanes = I::kLanes;
   static constexpr int kParts = 16 / kLanes;
@@ -131,8 +130,16 @@ struct OutputsU8S8 {
 };
 
 template <class Arch>
+void run_outputs_u8s8(const BsrU8S8Args& args, const BsrRange& range, void* scratch) {
+  if constexpr (simd::kHasPairs<Arch>) {
+    if (args.w.pairs_fit) return OutputsU8S8<Arch, simd::Dot4Pairs<Arch>>::run(args, range, scratch);
+  }
+  OutputsU8S8<Arch, simd::Dot4<Arch>>::run(args, range, scratch);
+}
+
+template <class Arch>
 constexpr BsrU8S8Kernel make_outputs_u8s8() {
-  return {kBsr16x4RowsU8S8, 1, 16 * 16 * 4, OutputsU8S8<Arch>::run, nullptr};
+  return {kBsr16x4RowsU8S8, 1, 16 * 16 * 4, run_outputs_u8s8<Arch>, nullptr, simd::kHasPairs<Arch>};
 }
 
 }  // namespace sprun::kernels::bsr

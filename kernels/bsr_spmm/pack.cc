@@ -93,12 +93,20 @@ BsrSize bsr_size(const BsrLayout& layout, const NonZeros& bits) {
   return size;
 }
 
+bool bsr_pairs_fit(const int8_t* values, int64_t count) {
+  for (int64_t i = 0; i + 1 < count; i += 2) {
+    const int a = values[i], b = values[i + 1];
+    if (std::max(a, 0) + std::max(b, 0) > 128 || std::min(a, 0) + std::min(b, 0) < -128) return false;
+  }
+  return true;
+}
+
 BsrWeights bsr_view(const BsrSize& size, const void* blob) {
   const char* base = static_cast<const char*>(blob);
   return {reinterpret_cast<const BsrUnit*>(base),
           reinterpret_cast<const BsrRun*>(base + size.runs_at()),
           reinterpret_cast<const uint16_t*>(base + size.cols_at()), base + size.values_at(),
-          size.units};
+          size.units, false};
 }
 
 BsrWeights bsr_pack(const BsrLayout& layout, const NonZeros& bits, const BsrSize& size, void* blob,

@@ -44,7 +44,12 @@ BsrSize bsr_size(const BsrLayout& layout, const NonZeros& bits);
 BsrWeights bsr_pack(const BsrLayout& layout, const NonZeros& bits, const BsrSize& size, void* blob,
                     const std::function<void(int64_t at, int64_t n, int64_t k)>& place);
 
-// The view of a blob that was packed before.
+// True when the two products of no pair of packed weights (bytes 2 i and 2 i + 1, which belong to one
+// output in every u8s8 layout) can leave 16 bits, whatever the u8 inputs are: the positive ones of a
+// pair sum to 128 at most, the negative ones to -128 at least.
+bool bsr_pairs_fit(const int8_t* values, int64_t count);
+
+// The view of a blob that was packed before; pairs_fit is not set.
 BsrWeights bsr_view(const BsrSize& size, const void* blob);
 
 }  // namespace sprun::kernels

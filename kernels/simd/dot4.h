@@ -3,8 +3,8 @@
 //   acc[i] += sum_{j < 4} a[j] * b[4 i + j]        a: 4 bytes u8 (one row's quad), b: s8
 // from_u8(q) and from_s8(q) make operands from whole registers: a[4 i + j] instead of a[j].
 // VNNI does it in one instruction. Elsewhere bytes are split into even and odd 16-bit lanes and
-// multiplied by pmaddwd, which cannot overflow: 2 * 255 * 128 < 2^31. (vpmaddubsw would be faster
-// and is not used, because its 16-bit sum saturates.)
+// multiplied by pmaddwd, which cannot overflow: 2 * 255 * 128 < 2^31. (vpmaddubsw is faster, but its
+// 16-bit sum saturates: dot4_pairs.h.)
 //
 // Outputs as lanes: acc = add(acc, broadcast(x quad), load(weights)). Tokens as lanes:
 // accumulate(acc, split_u8(x vector), broadcast_s8(weight quad)); it keeps acc in its register

@@ -58,6 +58,17 @@ std::vector<int8_t> random_weight(const Size& s, BlockShape block, double densit
   return w;
 }
 
+// Makes each pair of weights that a bounded form adds in 16 bits as large as it may be: in a 4x1 block
+// any two weights of an output can meet.
+void bound_pairs(std::vector<int8_t>& w, BlockShape block) {
+  constexpr int8_t kPairs[][2] = {{127, 1}, {64, 64}, {-128, 0}, {-64, -64}, {-128, 127}, {1, 127}};
+  for (size_t i = 0; i < w.size(); ++i) {
+    if (w[i] == 0) continue;
+    if (block.cols == 1) w[i] = w[i] > 0 ? 64 : -64;
+    else w[i] = kPairs[i / 2 % 6][i % 2];
+  }
+}
+
 enum class Zero { kNone, kTensor, kRow };
 
 struct Options {
@@ -65,6 +76,7 @@ struct Options {
   bool s32 = false, residual = true;
   Activation activation = Activation::kNone;
   int64_t w_scale_stride = 1;
+  bool bounded = false;  // bound_pairs(), and X is 255 mostly
 };
 
 class U8S8Problem {
@@ -73,10 +85,11 @@ class U8S8Problem {
       : s_(s), options_(options), ldx_(s.k + 3), ldy_(s.n + 5), ldr_(s.n + 2) {
     std::mt19937 rng(seed() + static_cast<unsigned>(s.m * 131 + s.n * 17 + s.k));
     w_ = random_weight(s, block, density, rng);
+    if (options.bounded) bound_pairs(w_, block);
     std::uniform_int_distribution<int> byte(0, 255);
     for (int64_t i = 0; i < s.m * ldx_ + 1; ++i) {
       const int v = byte(rng);
-      x_.push_back(static_cast<uint8_t>(v > 160 ? 255 : v));
+      x_.push_back(static_cast<uint8_t>(v > (options.bounded ? 20 : 160) ? 255 : v));
     }
     std::uniform_real_distribution<float> uniform(0.001F, 1.0F);
     for (int64_t m = 0; m < s.m; ++m) {
@@ -140,6 +153,8 @@ class U8S8Problem {
     args.w = bsr_pack(kernel.layout, bits, size, blob.get(), [&](int64_t at, int64_t n, int64_t k) {
       values[at] = w_[static_cast<size_t>(n * s_.k + k)];
     });
+    args.w.pairs_fit = bsr_pairs_fit(values, size.groups * size.group_values);
+    EXPECT_TRUE(args.w.pairs_fit || !options_.bounded);
     const SerialParallelFor parallel_for{workers};
     const int64_t slabs = num_slabs(kernel.layout, s_.m);
     // Exactly as large as promised, so that AddressSanitizer sees a kernel that reads on.
@@ -202,6 +217,19 @@ TEST_P(BsrU8S8Test, IntegersEqualThePlainProduct) {
       }
     }
   }
+}
+
+TEST_P(BsrU8S8Test, BoundedWeightsAreExactToo) {
+  for (Size s : kSizes) {
+    s.k += s.k % 2;  // pairs do not reach over the end of a row
+    for (double density : kDensities) check(s, density, {.s32 = true, .bounded = true}, 1);
+  }
+  check({65, 100, 98}, 0.3, {.zero = Zero::kRow, .bounded = true}, 3);
+}
+
+// Runs of more weights than are widened at once.
+TEST_P(BsrU8S8Test, LongRunsAreExact) {
+  for (bool bounded : {false, true}) check({37, 17, 4500}, 0.7, {.s32 = true, .bounded = bounded}, 1);
 }
 
 TEST_P(BsrU8S8Test, FloatsHaveScalesBiasAndResidual) {
@@ -300,6 +328,21 @@ TEST(BsrPack, MemoryOfA4x1LayerAt90PercentStaysUnderItsPromise) {
       EXPECT_LE(part, limit) << info.name;
     }
   }
+}
+
+// 255 * 128 is the most that a pair may reach: 255 * 129 leaves 16 bits on both sides.
+TEST(BsrPack, PairsThatFitAreProvedAndNoOthers) {
+  const auto fit = [](std::vector<int8_t> values) {
+    return bsr_pairs_fit(values.data(), static_cast<int64_t>(values.size()));
+  };
+  EXPECT_TRUE(fit({}));
+  EXPECT_TRUE(fit({64, 64, -64, -64, 127, 1, -128, 0, -128, 127, 0, 0}));
+  EXPECT_TRUE(fit({1, 127, 127, 1}));  // the second and third weight are of two pairs
+  EXPECT_FALSE(fit({1, 1, 65, 64}));
+  EXPECT_FALSE(fit({-65, -64}));
+  EXPECT_FALSE(fit({127, 2}));
+  EXPECT_FALSE(fit({-1, -128, 0, 0}));
+  EXPECT_FALSE(fit({127, 127}));
 }
 
 TEST(BsrParts, SplitByStoredGroups) {

@@ -2,32 +2,14 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
+#include <string>
+
+#include "tests/support/scoped_max_isa.h"
 
 namespace sprun::kernels {
 namespace {
 
-// Sets SPRUN_MAX_ISA for one test and puts the old value back.
-class ScopedMaxIsa {
- public:
-  explicit ScopedMaxIsa(const char* value) {
-    const char* old = std::getenv("SPRUN_MAX_ISA");
-    had_ = old != nullptr;
-    if (had_) old_ = old;
-    setenv("SPRUN_MAX_ISA", value, 1);
-  }
-  ~ScopedMaxIsa() {
-    if (had_) {
-      setenv("SPRUN_MAX_ISA", old_.c_str(), 1);
-    } else {
-      unsetenv("SPRUN_MAX_ISA");
-    }
-  }
-
- private:
-  bool had_ = false;
-  std::string old_;
-};
+using testing_support::ScopedMaxIsa;
 
 IsaSet everything() {
   IsaSet set;
