@@ -6,6 +6,7 @@
 //   kernel.arrange(weight, x, arranged);                       // once per row of X
 //   kernel.gemv({.w = weight, .x = arranged, ...}, 0, weight.n);
 //
+// With a list of outputs gemv() computes and reads only those.
 // Weights are used where they lie: no packing, one pass over the file's bytes.
 // Regime:  bandwidth-bound: gemv() for a few rows. For many rows pack() one panel at a time for kernels/gemm.
 // Numeric: reassociated: sums inside a block come first, then the scale.

@@ -136,17 +136,33 @@ struct BlockLanes {
   }
 };
 
-template <class Arch, int kN, int kM>
+// Which outputs the places [n, n + kN) stand for, and those of the next tile, which are fetched meanwhile.
+template <bool kListed, int kN>
+struct TileRows {
+  const NbitsGemvArgs& a;
+  int64_t n;
+  SPRUN_INLINE int64_t row(int64_t i) const {
+    if constexpr (kListed) return a.ids[n + i];
+    return n + i;
+  }
+  SPRUN_INLINE int64_t next(int64_t i) const {
+    if constexpr (kListed) return a.ids[n + kN + i < a.listed ? n + kN + i : n + i];
+    return n + kN + i;
+  }
+};
+
+template <class Arch, bool kListed, int kN, int kM>
 SPRUN_INLINE void store_sums(const NbitsGemvArgs& a, int64_t n, int64_t m, const simd::F32<Arch> (&acc)[kN][kM]) {
   for (int i = 0; i < kN; ++i) {
-    const float bias = a.bias == nullptr ? 0.0F : a.bias[n + i];
+    const float bias = a.bias == nullptr ? 0.0F : a.bias[TileRows<kListed, kN>{a, n}.row(i)];
     for (int r = 0; r < kM; ++r) a.y[(m + r) * a.ldy + n + i] = acc[i][r].reduce_add() + bias;
   }
 }
 
 // Outputs [n, n + kN) of rows [m, m + kM), 2 or 4 bits.
-template <class Arch, int kBits, Zero kZero, int kN, int kM>
+template <class Arch, int kBits, Zero kZero, bool kListed, int kN, int kM>
 void words_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
+  const TileRows<kListed, kN> at_row{a, n};
   using V = simd::F32<Arch>;
   using I = simd::I32<Arch>;
   using L = Words<Arch, kBits>;
@@ -164,10 +180,10 @@ void words_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
     V sum[kN][kM];
 #pragma GCC unroll 4
     for (int i = 0; i < kN; ++i) {
-      const uint8_t* at = a.w.data + (n + i) * a.w.row_bytes() + c * L::kLanes * 4;
+      const uint8_t* at = a.w.data + at_row.row(i) * a.w.row_bytes() + c * L::kLanes * 4;
       const int32_t* p = reinterpret_cast<const int32_t*>(at);
       word[i] = left >= L::kLanes ? I::load(p) : I::load_partial(p, left);
-      __builtin_prefetch(at + kN * a.w.row_bytes());  // the same place in the next tile
+      __builtin_prefetch(at + (at_row.next(i) - at_row.row(i)) * a.w.row_bytes());  // the same place in the next tile
 #pragma GCC unroll 4
       for (int r = 0; r < kM; ++r) sum[i][r] = V::zero();
     }
@@ -186,17 +202,18 @@ void words_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
     const int64_t block = lanes.first(c), count = lanes.count(block, a.w.blocks);
 #pragma GCC unroll 4
     for (int i = 0; i < kN; ++i) {
-      const int64_t at = (n + i) * a.w.blocks + block;
+      const int64_t at = at_row.row(i) * a.w.blocks + block;
+      const int64_t ahead = at_row.next(i) * a.w.blocks + block;
       const V scale = lanes.floats(a.w.scale + at, count);
-      __builtin_prefetch(a.w.scale + at + kN * a.w.blocks);
+      __builtin_prefetch(a.w.scale + ahead);
       V zero = V::zero();
       if constexpr (kZero == Zero::kU8) {
         zero = lanes.bytes(a.w.zero_u8 + at, count);
-        __builtin_prefetch(a.w.zero_u8 + at + kN * a.w.blocks);
+        __builtin_prefetch(a.w.zero_u8 + ahead);
       }
       if constexpr (kZero == Zero::kF32) {
         zero = lanes.floats(a.w.zero_f32 + at, count);
-        __builtin_prefetch(a.w.zero_f32 + at + kN * a.w.blocks);
+        __builtin_prefetch(a.w.zero_f32 + ahead);
       }
 #pragma GCC unroll 4
       for (int r = 0; r < kM; ++r) {
@@ -208,12 +225,13 @@ void words_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
       }
     }
   }
-  store_sums<Arch>(a, n, m, acc);
+  store_sums<Arch, kListed>(a, n, m, acc);
 }
 
 // The same for 8 bits: X stays in order, a vector of weights lies within one block.
-template <class Arch, Zero kZero, int kN, int kM>
+template <class Arch, Zero kZero, bool kListed, int kN, int kM>
 void bytes_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
+  const TileRows<kListed, kN> at_row{a, n};
   using V = simd::F32<Arch>;
   using I = simd::I32<Arch>;
   V acc[kN][kM];
@@ -226,7 +244,7 @@ void bytes_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
     I zero_code[kN];
 #pragma GCC unroll 4
     for (int i = 0; i < kN; ++i) {
-      const int64_t at = (n + i) * a.w.blocks + b;
+      const int64_t at = at_row.row(i) * a.w.blocks + b;
       zero_code[i] = I::broadcast(kZero == Zero::kU8 ? a.w.zero_u8[at] : kZero == Zero::kF32 ? 0 : 128);
       zero[i] = V::broadcast(kZero == Zero::kF32 ? a.w.zero_f32[at] : 0.0F);
 #pragma GCC unroll 4
@@ -235,8 +253,8 @@ void bytes_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
     for (int64_t k = b * a.w.block_size; k < (b + 1) * a.w.block_size; k += V::kLanes) {
 #pragma GCC unroll 4
       for (int i = 0; i < kN; ++i) {
-        const uint8_t* codes = a.w.data + (n + i) * a.w.row_bytes() + k;
-        if (k % 64 == 0) __builtin_prefetch(codes + kN * a.w.row_bytes());
+        const uint8_t* codes = a.w.data + at_row.row(i) * a.w.row_bytes() + k;
+        if (k % 64 == 0) __builtin_prefetch(a.w.data + at_row.next(i) * a.w.row_bytes() + k);
         V weight = (I::load_u8(codes) - zero_code[i]).to_f32();
         if constexpr (kZero == Zero::kF32) weight = weight - zero[i];
 #pragma GCC unroll 4
@@ -245,45 +263,51 @@ void bytes_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
     }
 #pragma GCC unroll 4
     for (int i = 0; i < kN; ++i) {
-      const int64_t at = (n + i) * a.w.blocks + b;
+      const int64_t at = at_row.row(i) * a.w.blocks + b;
       const V scale = V::broadcast(a.w.scale[at]);
-      __builtin_prefetch(a.w.scale + at + kN * a.w.blocks);
+      __builtin_prefetch(a.w.scale + at_row.next(i) * a.w.blocks + b);
 #pragma GCC unroll 4
       for (int r = 0; r < kM; ++r) acc[i][r] = V::fma(sum[i][r], scale, acc[i][r]);
     }
   }
-  store_sums<Arch>(a, n, m, acc);
+  store_sums<Arch, kListed>(a, n, m, acc);
 }
 
-template <class Arch, int kBits, Zero kZero, int kN, int kM>
+template <class Arch, int kBits, Zero kZero, bool kListed, int kN, int kM>
 SPRUN_INLINE void tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
-  if constexpr (kBits == 8) bytes_tile<Arch, kZero, kN, kM>(a, n, m);
-  else words_tile<Arch, kBits, kZero, kN, kM>(a, n, m);
+  if constexpr (kBits == 8) bytes_tile<Arch, kZero, kListed, kN, kM>(a, n, m);
+  else words_tile<Arch, kBits, kZero, kListed, kN, kM>(a, n, m);
 }
 
 // Outputs [n, n + kN) of all rows: the weights of a tile stay in L1 from one pair of rows to the next.
-template <class Arch, int kBits, Zero kZero, int kN>
+template <class Arch, int kBits, Zero kZero, bool kListed, int kN>
 SPRUN_INLINE void outputs(const NbitsGemvArgs& a, int64_t n) {
   constexpr int kPairN = simd::F32<Arch>::kLanes == 16 || kN == 1 ? kN : kN / 2;  // 32 registers, or 16
   int64_t m = 0;
   for (; m + 2 <= a.m; m += 2) {
-    for (int64_t i = 0; i < kN; i += kPairN) tile<Arch, kBits, kZero, kPairN, 2>(a, n + i, m);
+    for (int64_t i = 0; i < kN; i += kPairN) tile<Arch, kBits, kZero, kListed, kPairN, 2>(a, n + i, m);
   }
-  if (m < a.m) tile<Arch, kBits, kZero, kN, 1>(a, n, m);
+  if (m < a.m) tile<Arch, kBits, kZero, kListed, kN, 1>(a, n, m);
 }
 
-template <class Arch, int kBits, Zero kZero>
+template <class Arch, int kBits, Zero kZero, bool kListed>
 void rows(const NbitsGemvArgs& a, int64_t n_begin, int64_t n_end) {
   int64_t n = n_begin;
-  for (; n + 4 <= n_end; n += 4) outputs<Arch, kBits, kZero, 4>(a, n);
-  for (; n < n_end; ++n) outputs<Arch, kBits, kZero, 1>(a, n);
+  for (; n + 4 <= n_end; n += 4) outputs<Arch, kBits, kZero, kListed, 4>(a, n);
+  for (; n < n_end; ++n) outputs<Arch, kBits, kZero, kListed, 1>(a, n);
+}
+
+template <class Arch, int kBits, bool kListed>
+void gemv_rows(const NbitsGemvArgs& a, int64_t n_begin, int64_t n_end) {
+  if (a.w.zero_u8 != nullptr) return rows<Arch, kBits, Zero::kU8, kListed>(a, n_begin, n_end);
+  if (a.w.zero_f32 != nullptr) return rows<Arch, kBits, Zero::kF32, kListed>(a, n_begin, n_end);
+  rows<Arch, kBits, Zero::kDefault, kListed>(a, n_begin, n_end);
 }
 
 template <class Arch, int kBits>
 void gemv_bits(const NbitsGemvArgs& a, int64_t n_begin, int64_t n_end) {
-  if (a.w.zero_u8 != nullptr) return rows<Arch, kBits, Zero::kU8>(a, n_begin, n_end);
-  if (a.w.zero_f32 != nullptr) return rows<Arch, kBits, Zero::kF32>(a, n_begin, n_end);
-  rows<Arch, kBits, Zero::kDefault>(a, n_begin, n_end);
+  if (a.ids != nullptr) return gemv_rows<Arch, kBits, true>(a, n_begin, n_end);
+  gemv_rows<Arch, kBits, false>(a, n_begin, n_end);
 }
 
 // --- panels of floats: one output per lane

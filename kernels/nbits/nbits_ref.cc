@@ -23,9 +23,10 @@ void arrange(const NbitsWeight& w, const float* x, float* out) {
 void gemv(const NbitsGemvArgs& args, int64_t n_begin, int64_t n_end) {
   for (int64_t m = 0; m < args.m; ++m) {
     for (int64_t n = n_begin; n < n_end; ++n) {
+      const int64_t row = args.ids == nullptr ? n : args.ids[n];
       float sum = 0;
-      for (int64_t k = 0; k < args.w.k; ++k) sum += args.x[m * args.x_stride + k] * weight_at(args.w, n, k);
-      args.y[m * args.ldy + n] = sum + (args.bias == nullptr ? 0.0F : args.bias[n]);
+      for (int64_t k = 0; k < args.w.k; ++k) sum += args.x[m * args.x_stride + k] * weight_at(args.w, row, k);
+      args.y[m * args.ldy + n] = sum + (args.bias == nullptr ? 0.0F : args.bias[row]);
     }
   }
 }

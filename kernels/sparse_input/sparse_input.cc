@@ -8,6 +8,7 @@ namespace sprun::kernels {
 #define SPRUN_SPARSE_INPUT_F16 SPRUN_SPARSE_INPUT_F32
 #define SPRUN_SPARSE_INPUT_BF16 SPRUN_SPARSE_INPUT_F32
 #define SPRUN_SPARSE_INPUT_S8 SPRUN_SPARSE_INPUT_F32
+#define SPRUN_SPARSE_INPUT_S4 SPRUN_SPARSE_INPUT_F32
 #include "kernels/sparse_input/sparse_input.def"
 
 namespace {
@@ -31,6 +32,10 @@ constinit const KernelInfo<SparseInputKernel> kS8[] = {
 #define SPRUN_SPARSE_INPUT_S8 SPRUN_ENTRY
 #include "kernels/sparse_input/sparse_input.def"
 };
+constinit const KernelInfo<SparseInputKernel> kS4[] = {
+#define SPRUN_SPARSE_INPUT_S4 SPRUN_ENTRY
+#include "kernels/sparse_input/sparse_input.def"
+};
 
 }  // namespace
 
@@ -40,6 +45,7 @@ std::span<const KernelInfo<SparseInputKernel>> sparse_input_kernels(SparseInputW
     case SparseInputWeights::kF16: return kF16;
     case SparseInputWeights::kBf16: return kBf16;
     case SparseInputWeights::kS8: return kS8;
+    case SparseInputWeights::kS4: return kS4;
   }
   return kF32;
 }
@@ -61,6 +67,24 @@ int64_t list_inputs(const float* x, int64_t ldx, int64_t m, int64_t k, int32_t* 
     ids[count] = ids[count - 1];
     for (int64_t r = 0; r < m; ++r) values[r * ld_values + count] = 0;
   }
+  return count;
+}
+
+int64_t list_by_block(const int32_t* ids, const float* values, int64_t ld_values, int64_t listed, int64_t m, int64_t block_size,
+                      int32_t* to_ids, float* to_values, int64_t ld_to) {
+  int64_t count = 0;
+  const auto pad = [&] {
+    for (; count % kSparseInputGroup != 0; ++count) {
+      to_ids[count] = to_ids[count - 1];
+      for (int64_t r = 0; r < m; ++r) to_values[r * ld_to + count] = 0;
+    }
+  };
+  for (int64_t i = 0; i < listed; ++i, ++count) {
+    if (i > 0 && ids[i] / block_size != ids[i - 1] / block_size) pad();
+    to_ids[count] = ids[i];
+    for (int64_t r = 0; r < m; ++r) to_values[r * ld_to + count] = values[r * ld_values + i];
+  }
+  pad();
   return count;
 }
 

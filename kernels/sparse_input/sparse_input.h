@@ -3,8 +3,8 @@
 //   ids, values:  list_inputs(x, ldx, m, k, ids, values, ld)             once per X
 //   kernel.run(args, panel_begin, panel_end, acc)                        for the panels of each worker
 //
-// Weights lie input-major, [panels, K, width]: an input is one contiguous row of each panel. f32, f16, bf16 or s8 (less
-// 128 where they were u8), widened in registers, with one scale per output.
+// Weights lie input-major, [panels, K, width]: an input is one contiguous row of each panel. f32, f16, bf16, s8 (less 128
+// where they were u8) or 4 bits (less 8), widened in registers, with one scale per output or per block of inputs and output.
 // Where x is 0 the weight does not matter: leaving it out is exact. Only what a dense run makes of 0 * infinity and
 // 0 * NaN is not made. Several rows of X share one list: the inputs that are not zero in some row.
 // Regime:  bandwidth-bound, 1 to 8 rows.   Numeric: reassociated; results depend on the list, not on the workers.
@@ -18,7 +18,7 @@
 
 namespace sprun::kernels {
 
-enum class SparseInputWeights : uint8_t { kF32, kF16, kBf16, kS8 };
+enum class SparseInputWeights : uint8_t { kF32, kF16, kBf16, kS8, kS4 };
 
 std::span<const KernelInfo<SparseInputKernel>> sparse_input_kernels(SparseInputWeights weights);
 
@@ -29,6 +29,12 @@ constexpr int64_t listed_capacity(int64_t k) { return k + kSparseInputGroup; }
 // Returns how many are listed, with padding. *active: entries of x that are not 0.
 int64_t list_inputs(const float* x, int64_t ldx, int64_t m, int64_t k, int32_t* ids, float* values, int64_t ld_values,
                     int64_t* active);
+
+// A list of list_inputs() again, with each block of block_size inputs padded to whole groups: `to_ids` and rows of
+// `to_values` hold up to block_capacity() entries. Returns how many there are.
+constexpr int64_t block_capacity(int64_t k, int64_t blocks) { return k + kSparseInputGroup * (blocks + 1); }
+int64_t list_by_block(const int32_t* ids, const float* values, int64_t ld_values, int64_t listed, int64_t m, int64_t block_size,
+                      int32_t* to_ids, float* to_values, int64_t ld_to);
 
 // Part of the inputs up to which gathering m rows is faster than the dense product of kernels/gemm over weights of the same
 // type. Measured on Zen 5, one thread, 2048 x 2048 out of cache, gather against dense: f32, one row 7.1, 1.55, 1.15 and
@@ -50,6 +56,24 @@ void pack_sparse_input(const WeightSource<T>& w, int64_t width, T flip, T* packe
       const T* in = w.data + n0 * w.stride_n + k * w.stride_k;
       for (int64_t c = 0; c < cols; ++c) out[c] = static_cast<T>(in[c * w.stride_n] ^ flip);
       for (int64_t c = cols; c < width; ++c) out[c] = 0;
+    }
+  }
+}
+
+// Packs 4-bit codes code(n, k) to [panels, K, width / 2]: of 64 outputs the first 32 are the low halves of 32 bytes.
+template <class Code>
+void pack_sparse_input_s4(int64_t n, int64_t k, int64_t width, const Code& code, int64_t panel_begin, int64_t panel_end,
+                          uint8_t* packed) {
+  constexpr int64_t kHalf = kSparseInputLine / 2;
+  for (int64_t p = panel_begin; p < panel_end; ++p) {
+    uint8_t* out = packed + p * width * k / 2;
+    for (int64_t i = 0; i < k; ++i) {
+      for (int64_t line = p * width; line < (p + 1) * width; line += kSparseInputLine) {
+        for (int64_t c = line; c < line + kHalf; ++c) {
+          const int low = c < n ? code(c, i) : 8, high = c + kHalf < n ? code(c + kHalf, i) : 8;
+          *out++ = static_cast<uint8_t>(low | high << 4);
+        }
+      }
     }
   }
 }

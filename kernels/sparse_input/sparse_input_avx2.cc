@@ -7,5 +7,6 @@ extern constinit const SparseInputKernel sparse_input_f32_avx2 = kSparseInput<si
 extern constinit const SparseInputKernel sparse_input_f16_avx2 = kSparseInput<simd::Avx2, simd::StoredF16>;
 extern constinit const SparseInputKernel sparse_input_bf16_avx2 = kSparseInput<simd::Avx2, simd::StoredBf16>;
 extern constinit const SparseInputKernel sparse_input_s8_avx2 = kSparseInput<simd::Avx2, simd::StoredS8>;
+extern constinit const SparseInputKernel sparse_input_s4_avx2 = kSparseInput<simd::Avx2, sparse_input::StoredS4>;
 
 }  // namespace sprun::kernels

@@ -21,6 +21,12 @@ struct SparseInputArgs {
   const void* w = nullptr;       // [panels, K, width] in the type of the kernel, outputs past N are 0
   int64_t width = 0;             // outputs of a panel, a multiple of kSparseInputLine
   const float* scale = nullptr;  // [N]; null = 1
+  // Scales of blocks of inputs instead, and with `shifts` what is added to each weight:
+  //   W[i, n] = code[i, n] * scale[b, n] + shift[b, n],   b = i / block_size
+  // Then no group of the list may touch two blocks.
+  const float* block_params = nullptr;  // [panels, blocks, 1 or 2, width]
+  int64_t block_size = 0, blocks = 0;
+  bool shifts = false;
   float* y = nullptr;
   int64_t ldy = 0;
   Epilogue epilogue;

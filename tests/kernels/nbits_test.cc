@@ -42,7 +42,8 @@ class Data {
     if (p.zeros == Zeros::kF32) w_.zero_f32 = zero_f32_.data();
   }
 
-  std::vector<float> gemv(const NbitsKernel& kernel, bool with_bias, int64_t n_begin, int64_t n_end) const {
+  std::vector<float> gemv(const NbitsKernel& kernel, bool with_bias, int64_t n_begin, int64_t n_end,
+                          const std::vector<int32_t>& ids = {}) const {
     const int64_t stride = kernel.arranged_size(w_), ldy = problem_.n + 3;
     std::vector<float> x(static_cast<size_t>(problem_.m * stride), std::nanf(""));
     for (int64_t m = 0; m < problem_.m; ++m) kernel.arrange(w_, x_.data() + m * problem_.k, x.data() + m * stride);
@@ -53,7 +54,9 @@ class Data {
                  .x_stride = stride,
                  .bias = with_bias ? bias_.data() : nullptr,
                  .y = y.data(),
-                 .ldy = ldy},
+                 .ldy = ldy,
+                 .ids = ids.empty() ? nullptr : ids.data(),
+                 .listed = static_cast<int64_t>(ids.size())},
                 n_begin, n_end);
     return y;
   }
@@ -117,6 +120,28 @@ TEST_P(NbitsTest, TakesSeveralRows) {
       check({.m = m, .n = 9, .k = 200, .block_size = 32, .bits = bits, .zeros = Zeros::kU8});
     }
   }
+}
+
+TEST_P(NbitsTest, ListedOutputsHaveTheBitsOfAll) {
+  const std::vector<int32_t> ids = {0, 3, 4, 5, 5, 11, 12, 17, 18};
+  for (int bits : {2, 4, 8}) {
+    for (Zeros zeros : {Zeros::kNone, Zeros::kU8, Zeros::kF32}) {
+      for (int64_t m : {1, 2, 5}) {
+        const Data data({.m = m, .n = 19, .k = 100, .block_size = 32, .bits = bits, .zeros = zeros});
+        const auto all = data.gemv(*info().kernel, true, 0, 19), some = data.gemv(*info().kernel, true, 0, 9, ids);
+        for (int64_t r = 0; r < m; ++r) {
+          for (size_t i = 0; i < ids.size(); ++i) {
+            const auto row = static_cast<size_t>(r * 22);
+            EXPECT_EQ(some[row + i], all[row + static_cast<size_t>(ids[i])]) << bits << " place " << i;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(NbitsTest, BytesInOneBlockOfAnyLength) {
+  for (int64_t k : {150, 192}) check({.m = 3, .n = 9, .k = k, .block_size = 192, .bits = 8, .zeros = Zeros::kU8});
 }
 
 TEST_P(NbitsTest, WritesOnlyItsOutputs) {

@@ -60,7 +60,8 @@ struct Problem {
         case SparseInputWeights::kF32: stored.push_back(__builtin_bit_cast(uint32_t, v)); break;
         case SparseInputWeights::kF16: stored.push_back(simd::f32_to_f16(v)); break;
         case SparseInputWeights::kBf16: stored.push_back(simd::f32_to_bf16(v)); break;
-        case SparseInputWeights::kS8: stored.push_back(rng() & 255U); break;
+        case SparseInputWeights::kS8:
+        case SparseInputWeights::kS4: stored.push_back(rng() & 255U); break;  // kS4: sparse_input_blocks_test.cc
       }
     }
     epilogue.ld_residual = ldr;
