@@ -198,11 +198,16 @@ class FfnState : public SparseActivationState {
     ctx.detail = fmt::format("{}: leaving out zeros is exact; density expected {}; ", problem_.pattern,
                              expected < 0 ? "unknown" : fmt::format("{:.1f} %", 100 * expected));
     if (problem_.is_static()) ctx.detail += "static codes, bits of the dense layers; ";
-    const std::string against = FfnGather::reason_against(ctx, problem_);
-    if (against.empty()) {
+    const bool codes = FfnCodeRows::fits(problem_);
+    const std::string against = codes ? FfnCodeRows::reason_against(ctx, problem_) : FfnGather::reason_against(ctx, problem_);
+    if (against.empty() && !codes) {
       SPRUN_ASSIGN(gather_, FfnGather::prepare(ctx, problem_));
       ctx.kernel = std::string(gather_->kernel());
       ctx.detail += gather_->detail(expected);
+    } else if (against.empty()) {
+      SPRUN_ASSIGN(dense_, FfnDense::prepare(ctx, problem_, true));
+      ctx.kernel = dense_.rows()->kernel();
+      ctx.detail += dense_.rows()->detail(expected);
     } else {
       SPRUN_ASSIGN(dense_, FfnDense::prepare(ctx, problem_));
       ctx.kernel = "dense: " + dense_.kernel();

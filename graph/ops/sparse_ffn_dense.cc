@@ -38,6 +38,7 @@ bool FfnDense::joins() const {
   if (!p_->gated || p_->before != kernels::Activation::kNone) return false;
   if (p_->fused_up) return true;
   if (p_->is_static()) return false;  // each may have codes of its own
+  if (rows_) return false;            // the gate alone says what is read of up
   return g.form == u.form && g.form != Form::kNBits && g.trans == u.trans && g.offset == u.offset && g.k == u.k &&
          g.x_quant == u.x_quant && g.precision == u.precision && g.block_size == u.block_size;
 }
@@ -166,12 +167,14 @@ void FfnDense::plan_memory(PrepareContext& ctx) {
   at_.y = take(wide ? m * p_->d_out : 0);
   at_.residual = take(wide && has_residual_ ? m * p_->d_out : 0);
   at_.keys = take(p_->select.kind == SelectKind::kTopK ? p_->d_ff * ctx.max_threads() : 0);
+  at_.rows = total;
+  total += rows_ ? align_scratch(rows_->scratch_bytes()) : 0;
   at_.inner = total;
   total += align_scratch(std::max({gate_.scratch_bytes(), has_up_step_ ? up_.scratch_bytes() : 0, down_.scratch_bytes()}));
   ctx.scratch_bytes = std::max(ctx.scratch_bytes, total);
 }
 
-Result<FfnDense> FfnDense::prepare(PrepareContext& ctx, const FfnProblem& problem) {
+Result<FfnDense> FfnDense::prepare(PrepareContext& ctx, const FfnProblem& problem, bool gather) {
   FfnDense made;
   made.p_ = &problem;
   made.dtype_ = problem.is_static() ? DType::kF32 : ctx.input(FfnInput::kXGate).dtype;
@@ -180,6 +183,9 @@ Result<FfnDense> FfnDense::prepare(PrepareContext& ctx, const FfnProblem& proble
     if (ctx.has_input(input) && ctx.constant(input).empty()) {
       return Status(Code::kBadModel, "a 16-bit sparse FFN needs constant weights");
     }
+  }
+  if (gather) {
+    SPRUN_ASSIGN(made.rows_, FfnCodeRows::prepare(ctx, problem));
   }
   SPRUN_TRY(made.prepare_first(ctx));
   SPRUN_ASSIGN(made.down_, made.layer_step(ctx, problem.down, problem.d_out, "none"));
@@ -276,6 +282,24 @@ void FfnDense::count_values(const RunContext& ctx, T zero, DensityCounter& count
   counter.add(active, rows);
 }
 
+// Up and down of the active neurons; false when these are too many. The gate's result is there. Values of up that a fused
+// layer has made with those of the gate are taken as they are.
+bool FfnDense::run_gathered(const RunContext& ctx, const FfnRow& row, const float* x, DensityCounter& counter) const {
+  const float* gate = at<float>(ctx.scratch(), at_.gate) + p_->gate.column;
+  const float* up = p_->fused_up ? at<float>(ctx.scratch(), at_.gate) + p_->up.column : nullptr;
+  float* hidden = at<float>(ctx.scratch(), at_.hidden);
+  float* keys = at<float>(ctx.scratch(), at_.keys);
+  for (int64_t r = 0; r < p_->m && !direct_; ++r) {
+    row.finish(gate + r * ld_gate_, up ? up + r * ld_gate_ : nullptr, hidden + r * p_->d_ff, keys);
+  }
+  void* scratch = at<char>(ctx.scratch(), at_.rows);
+  int64_t listed = 0;
+  if (!rows_->list(hidden, scratch, &listed)) return false;
+  const float* residual = has_residual_ ? ctx.input(FfnInput::kResidual).as<float>() : nullptr;
+  counter.add(rows_->run(ctx, x, listed, residual, ctx.output(0).as<float>(), scratch), p_->m);
+  return true;
+}
+
 Status FfnDense::run(const RunContext& ctx, const FfnRow& row, DensityCounter& counter) const {
   void* inner = at<char>(ctx.scratch(), at_.inner);
   const void* x = p_->is_static() ? ctx.input(FfnInput::kXGate).data : widen(ctx, FfnInput::kXGate, at_.x);
@@ -283,6 +307,7 @@ Status FfnDense::run(const RunContext& ctx, const FfnRow& row, DensityCounter& c
   float* hidden = at<float>(ctx.scratch(), at_.hidden);
   float* gate = direct_ ? hidden : at<float>(ctx.scratch(), at_.gate);
   SPRUN_TRY(gate_.run(ctx, slice_x(ctx, x, p_->gate, at_.x_gate), gate, nullptr, inner));
+  if (rows_ && run_gathered(ctx, row, static_cast<const float*>(x), counter)) return {};
   if (has_up_step_) {
     SPRUN_TRY(up_.run(ctx, slice_x(ctx, x_up, p_->up, at_.x_up), at<float>(ctx.scratch(), at_.up), nullptr, inner));
   }

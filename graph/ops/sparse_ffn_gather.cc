@@ -233,7 +233,6 @@ std::string FfnGather::reason_against(const PrepareContext& ctx, const FfnProble
   const auto weights = weights_of(p);
   if (ctx.sparse() == SparseMode::kOff) return "sparse kernels are switched off";
   if (!p.is_static() && ctx.input(FfnInput::kXGate).dtype != DType::kF32) return "X is no float32";
-  if (!weights && p.gate.form == Form::kDequant) return "8-bit weights with float X: gathered rows would need a kernel of their own";
   if (!weights) return "no kernel for weights of this form";
   for (const FfnLayer* layer : {&p.gate, &p.up, &p.down}) {
     if ((layer != &p.up || p.gated) && ctx.constant(layer->weight()).empty()) return "a weight is not constant";

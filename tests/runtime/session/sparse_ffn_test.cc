@@ -138,6 +138,32 @@ TEST(SparseFfnModel, GeneratedDecodersOfEveryKind) {
   }
 }
 
+// Weights of MatMulNBits and 8-bit weights with float activations: few rows gather, many stay dense, explain says which.
+TEST(SparseFfnModel, CodesWithFloatActivations) {
+  for (int nbits : {0, 4, 8}) {
+    modelgen::Config config = config_of({modelgen::Ffn::kReGlu, "ReGLU FFN", 0.1, modelgen::Quantization::kNone});
+    config.nbits = nbits;
+    config.weight_only = nbits == 0;
+    if (config.weight_only) config.quantization = modelgen::Quantization::kS8;
+    const GeneratedModel file(config);
+    for (int64_t length : {1, 5, 12}) {
+      std::vector<int64_t> ids;
+      for (int64_t i = 0; i < length; ++i) ids.push_back((7 * i + 3) % 200);
+      Session dense = open(file.path(), without_pass()), session = open(file.path(), with_mode(SparseMode::kForce), 2);
+      const std::vector<NamedTensor> inputs = sentence(dense.model(), ids);
+      EXPECT_LT(difference(session.run(inputs).value(), dense.run(inputs).value()), 1e-5) << nbits;
+      const std::vector<FfnDensity> layers = session.ffn_density();
+      ASSERT_EQ(layers.size(), 2U);
+      EXPECT_EQ(layers[0].pattern, "ReGLU FFN");
+      EXPECT_NEAR(layers[0].measured, 0.1, 0.05);
+      const std::string text = session.explain().value();
+      const bool few = length <= 8;
+      EXPECT_EQ(text.find("lie neuron by neuron, unchanged") != std::string::npos, few) << text;
+      EXPECT_EQ(text.find("12 rows: the dense product answers them for the same bytes") != std::string::npos, !few) << text;
+    }
+  }
+}
+
 TEST(SparseFfnModel, PromisedSparsityThatIsNotThereIsNoted) {
   for (bool promised : {false, true}) {
     graph::Graph graph;
