@@ -18,23 +18,8 @@ std::string replaced(std::string text, std::string_view from, std::string_view t
   return at == std::string::npos ? std::string() : text.replace(at, from.size(), to);
 }
 
-// The output that carries on the state input `name`; -1 if there is none.
-int matching_output(const std::string& name, const std::vector<TensorSpec>& outputs) {
-  const std::string candidates[] = {
-      replaced(name, "past_key_values", "present"), replaced(name, "past_key_values", "present_key_values"),
-      replaced(name, "past_key_self", "present_key_self"), replaced(name, "past", "present"),
-      replaced(name, "cache_in", "cache_out")};
-  for (const std::string& candidate : candidates) {
-    if (candidate.empty()) continue;
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      if (outputs[i].name == candidate) return static_cast<int>(i);
-    }
-  }
-  return -1;
-}
-
-bool looks_like_state(const TensorSpec& spec) {
-  return (contains(spec.name, "past") && !contains(spec.name, "mask")) || contains(spec.name, "cache_in");
+bool looks_like_state(const std::string& name) {
+  return (contains(name, "past") && !contains(name, "mask")) || contains(name, "cache_in");
 }
 
 // Keys and values are [batch, heads, length, dim] or both in one [2, batch, heads, length, dim]; fixed states keep their
@@ -63,7 +48,7 @@ Result<StateSpec> read_state(const TensorSpec& spec) {
 
 Result<Role> role_of(const TensorSpec& spec) {
   const std::string& name = spec.name;
-  if (looks_like_state(spec)) return Role::kState;
+  if (looks_like_state(name)) return Role::kState;
   if (contains(name, "use_cache") && spec.dtype == DType::kBool) return Role::kCacheBranch;
   if (contains(name, "mask")) return Role::kMask;
   if (is_id_type(spec.dtype)) {
@@ -107,6 +92,21 @@ Status fill_any(Tensor& tensor, int64_t first, int64_t step, const std::string& 
 }
 
 }  // namespace
+
+int state_output(const std::string& name, const std::vector<TensorSpec>& outputs) {
+  if (!looks_like_state(name)) return -1;
+  const std::string candidates[] = {
+      replaced(name, "past_key_values", "present"), replaced(name, "past_key_values", "present_key_values"),
+      replaced(name, "past_key_self", "present_key_self"), replaced(name, "past", "present"),
+      replaced(name, "cache_in", "cache_out")};
+  for (const std::string& candidate : candidates) {
+    if (candidate.empty()) continue;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (outputs[i].name == candidate) return static_cast<int>(i);
+    }
+  }
+  return -1;
+}
 
 Status write_ids(std::span<const int64_t> ids, Tensor& tensor) {
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -163,7 +163,7 @@ Result<DecoderIo> DecoderIo::describe(const Model& model) {
     if (role != Role::kState) continue;
     SPRUN_ASSIGN(StateSpec state, read_state(spec));
     state.input = static_cast<int>(i);
-    state.output = matching_output(spec.name, outputs);
+    state.output = state_output(spec.name, outputs);
     if (state.output < 0) {
       return Status(Code::kBadModel, "no output carries on the state '" + spec.name +
                                       "', expected one named like it with 'present' in place of 'past'");

@@ -30,6 +30,9 @@ struct StateSpec {
   Shape shape_at(int64_t past) const;
 };
 
+// The output that carries on the state input `name`, by their names; -1 if `name` is no state or nothing carries it on.
+int state_output(const std::string& name, const std::vector<TensorSpec>& outputs);
+
 struct DecoderIo {
   enum class Role : uint8_t { kIds, kMask, kPositions, kTokenTypes, kCacheBranch, kState };
 

@@ -7,6 +7,7 @@
 
 #include "runtime/base/half.h"
 #include "tools/compress/graph_runner.h"
+#include "tools/compress/kv_states.h"
 
 namespace sprun::compress {
 
@@ -142,6 +143,36 @@ std::vector<int64_t> next_tokens(const Graph& graph, const Batch& batch, const S
   return {};
 }
 
+struct OutputPair {
+  size_t before, after;
+};
+
+bool is_same_shape(const graph::Value& a, const graph::Value& b) {
+  if (!a.declared || !b.declared || a.declared->size() != b.declared->size())
+    return a.declared.has_value() == b.declared.has_value();
+  return std::equal(a.declared->begin(), a.declared->end(), b.declared->begin(),
+                    [](const auto& x, const auto& y) { return x.value == y.value; });
+}
+
+// Outputs of one name, without keys and values that have lost heads or their layer.
+std::vector<OutputPair> pair_outputs(const Graph& before, const Graph& after) {
+  std::vector<OutputPair> pairs;
+  for (size_t i = 0; i < before.outputs().size(); ++i) {
+    const graph::Value& x = before.value(before.outputs()[i]);
+    for (size_t k = 0; k < after.outputs().size(); ++k) {
+      const graph::Value& y = after.value(after.outputs()[k]);
+      if (x.name == y.name && is_same_shape(x, y)) pairs.push_back({i, k});
+    }
+  }
+  return pairs;
+}
+
+std::vector<ConstTensorView> views_of(const Batch& batch) {
+  std::vector<ConstTensorView> views;
+  for (const Tensor& t : batch.inputs) views.push_back(t.view());
+  return views;
+}
+
 }  // namespace
 
 Result<std::vector<OutputReport>> compare_outputs(const Graph& before, const Graph& after,
@@ -149,21 +180,25 @@ Result<std::vector<OutputReport>> compare_outputs(const Graph& before, const Gra
                                                   ThreadPool& pool, std::stop_token stop) {
   SPRUN_ASSIGN(GraphRunner a, GraphRunner::create(before, pool, SparseMode::kOff));
   SPRUN_ASSIGN(GraphRunner b, GraphRunner::create(after, pool, SparseMode::kAuto));
+  const std::vector<OutputPair> pairs = pair_outputs(before, after);
+  const std::vector<std::string> names = input_names(before);
   std::vector<OutputSums> sums;
-  for (ValueId v : before.outputs()) sums.emplace_back(before.value(v).name);
+  for (const OutputPair& pair : pairs)
+    sums.emplace_back(before.value(before.outputs()[pair.before]).name);
   for (const Batch& batch : batches) {
-    std::vector<ConstTensorView> inputs;
-    for (const Tensor& t : batch.inputs) inputs.push_back(t.view());
-    SPRUN_ASSIGN(const std::vector<Tensor> want, a.run(inputs, stop));
-    SPRUN_ASSIGN(const std::vector<Tensor> got, b.run(inputs, stop));
-    for (size_t k = 0; k < want.size(); ++k) {
-      if (want[k].shape() != got[k].shape() || want[k].dtype() != got[k].dtype()) {
-        return Status(Code::kInternal, "output '" + before.value(before.outputs()[k]).name +
+    SPRUN_ASSIGN(const Batch fitted, fit_batch(batch, names, after));
+    SPRUN_ASSIGN(const std::vector<Tensor> all_before, a.run(views_of(batch), stop));
+    SPRUN_ASSIGN(const std::vector<Tensor> all_after, b.run(views_of(fitted), stop));
+    for (size_t k = 0; k < pairs.size(); ++k) {
+      const Tensor& want = all_before[pairs[k].before];
+      const Tensor& got = all_after[pairs[k].after];
+      if (want.shape() != got.shape() || want.dtype() != got.dtype()) {
+        return Status(Code::kInternal, "output '" + before.value(before.outputs()[pairs[k].before]).name +
                                            "' has changed its shape");
       }
-      if (!is_small_float(want[k].dtype())) continue;
-      const auto rows = unmasked_rows(before, batch, want[k].shape());
-      sums[k].add(want[k], got[k], rows, next_tokens(before, batch, want[k].shape()));
+      if (!is_small_float(want.dtype())) continue;
+      const auto rows = unmasked_rows(before, batch, want.shape());
+      sums[k].add(want, got, rows, next_tokens(before, batch, want.shape()));
     }
   }
   std::vector<OutputReport> reports;

@@ -13,7 +13,8 @@
 namespace sprun::compress {
 
 // Runs both on the batches and compares every output of a float type; all others must not differ in
-// shape. Padded rows (calibration.h) do not count. kBadInput if the data does not fit the graph.
+// shape, except keys and values whose declared heads did. The batches are those of `before`, of
+// which `after` gets what it still reads. Padded rows (calibration.h) do not count. kBadInput if the data does not fit the graph.
 Result<std::vector<OutputReport>> compare_outputs(const graph::Graph& before,
                                                   const graph::Graph& after,
                                                   const std::vector<Batch>& batches,

@@ -44,7 +44,8 @@ Result<Report> compress_model(graph::OnnxModel& model, const Recipe& recipe,
   SPRUN_ASSIGN(const auto steps, make_steps(recipe));
   for (const auto& step : steps) SPRUN_TRY(step->check(*model.graph, calibration));
   const graph::Graph original = *model.graph;
-  StepContext context{*model.graph, calibration, pool, report, options.stop, options.damping};
+  Calibration fitted = calibration;
+  StepContext context{*model.graph, fitted, pool, report, options.stop, options.damping};
   SPRUN_TRY(run_steps(steps, context, options));
   if (!calibration.held_out.empty()) {
     options.progress(1 - kComparePart, "comparing outputs");

@@ -99,6 +99,33 @@ Result<ValueId> with_size(Graph& graph, const ValueShapes& shapes, ValueId v, in
   return changed == old ? v : copy_with_input(graph, v, slot, changed);
 }
 
+Graph without_inputs(const Graph& graph, const std::set<ValueId>& gone) {
+  Graph made;
+  made.name = graph.name;
+  for (ValueId v = 0; v < graph.num_values(); ++v) {
+    const graph::Value& from = graph.value(v);
+    graph::Value& to = made.value(made.add_value(from.name));
+    to.dtype = from.dtype;
+    to.shape = from.shape;
+    to.declared = from.declared;
+    to.constant = from.constant;
+  }
+  for (ValueId v : graph.inputs()) {
+    if (!gone.contains(v)) made.add_existing_input(v);
+  }
+  for (NodeId n = 0; n < graph.num_nodes(); ++n) {
+    const Node& from = graph.node(n);
+    if (from.dead) continue;
+    Node& to = made.node(
+        made.add_node_with_outputs(from.domain, from.op_type, from.version, from.inputs, from.outputs));
+    to.name = from.name;
+    to.attrs = from.attrs;
+    to.def = from.def;
+  }
+  made.set_outputs({graph.outputs().begin(), graph.outputs().end()});
+  return made;
+}
+
 Status remove_unused(Graph& graph) {
   SPRUN_ASSIGN(const std::vector<NodeId> order, graph.topological_order());
   for (auto it = order.rbegin(); it != order.rend(); ++it) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <span>
 #include <string>
 
@@ -23,6 +24,9 @@ void replace_constant_input(graph::Graph& graph, graph::NodeId n, size_t slot, T
 // itself where the element is 0, -1 or 1 (what Reshape and Expand leave alone) or computed from shapes, which follow by themselves.
 Result<graph::ValueId> with_size(graph::Graph& graph, const ValueShapes& shapes, graph::ValueId v, int64_t index,
                                  int64_t before, int64_t after);
+
+// The graph without these inputs, which nothing may read any more. Ids of values stay, those of nodes do not.
+graph::Graph without_inputs(const graph::Graph& graph, const std::set<graph::ValueId>& gone);
 
 // Removes nodes whose results nobody uses.
 Status remove_unused(graph::Graph& graph);

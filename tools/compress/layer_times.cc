@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "tools/compress/graph_runner.h"
+#include "tools/compress/kv_states.h"
 
 namespace sprun::compress {
 
@@ -101,6 +102,7 @@ Result<std::optional<double>> time_all_layers(const Graph& graph, const Batch& s
 Result<std::optional<double>> time_changed_layers(const Graph& before, const Graph& after,
                                                   const Batch& sample, ThreadPool& pool,
                                                   std::stop_token stop, Report& report) {
+  SPRUN_ASSIGN(const Batch sample_after, fit_batch(sample, input_names(before), after));
   double saved = 0;
   bool complete = true;
   SPRUN_TRY(visit_layers(
@@ -113,7 +115,7 @@ Result<std::optional<double>> time_changed_layers(const Graph& before, const Gra
         const bool removed = entry->after.parameters() == 0;
         if (!removed && has_same_ends(before, after, layer.x, y)) {
           SPRUN_ASSIGN(entry->ms_after, unless_cancelled(time_after(after, layer.x, y, *entry, input,
-                                                                    sample, pool, stop)));
+                                                                    sample_after, pool, stop)));
         }
         complete = complete && entry->ms_before && (removed || entry->ms_after);
         saved += entry->ms_before.value_or(0) - entry->ms_after.value_or(0);
@@ -122,7 +124,7 @@ Result<std::optional<double>> time_changed_layers(const Graph& before, const Gra
   if (complete) return std::optional(saved);
   // Layers were rebuilt, and there are new ones, such as shortcuts: the difference of all of them.
   SPRUN_ASSIGN(const auto all_before, time_all_layers(before, sample, pool, stop));
-  SPRUN_ASSIGN(const auto all_after, time_all_layers(after, sample, pool, stop));
+  SPRUN_ASSIGN(const auto all_after, time_all_layers(after, sample_after, pool, stop));
   return all_before && all_after ? std::optional(*all_before - *all_after) : std::nullopt;
 }
 

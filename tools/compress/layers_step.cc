@@ -4,10 +4,12 @@
 #include <charconv>
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include <fmt/format.h>
 
 #include "tools/compress/graph_edit.h"
+#include "tools/compress/kv_states.h"
 #include "tools/compress/step.h"
 #include "tools/compress/transformer_layers.h"
 #include "tools/compress/unit_choice.h"
@@ -28,6 +30,71 @@ struct Stack {
 };
 
 Status usage(std::string message) { return {Code::kUsage, std::move(message)}; }
+
+// Readers of the layer's output read its input instead; the name of a model output stays.
+void bypass(graph::Graph& graph, const TransformerLayer& layer) {
+  if (!graph.is_output(layer.out)) return graph.replace_uses(layer.out, layer.in);
+  const graph::NodeId producer = graph.value(layer.out).producer;
+  const graph::ValueId copy = add_simple_node(graph, producer, "Identity", {layer.in}, graph.value(layer.out).name + "_bypass");
+  const graph::NodeId identity = graph.value(copy).producer;
+  const auto& outputs = graph.node(producer).outputs;
+  const auto slot = static_cast<size_t>(std::find(outputs.begin(), outputs.end(), layer.out) - outputs.begin());
+  graph.node(identity).outputs[0] = graph::kNoValue;
+  graph.value(copy).producer = graph::kNoNode;
+  graph.move_output(producer, slot, identity, 0);
+}
+
+// A past that goes may be asked for its sizes, by masks for example: another one that stays has the same.
+Status move_readers(graph::Graph& graph, graph::ValueId past, const std::vector<graph::ValueId>& staying) {
+  const auto is_same = [](const graph::DimInfo& a, const graph::DimInfo& b) {
+    return a.value == b.value && a.symbol == b.symbol;
+  };
+  const std::vector<graph::NodeId> users = graph.value(past).users;
+  for (graph::NodeId n : users) {
+    const auto& sizes = graph.value(past).declared;
+    const auto other = std::find_if(staying.begin(), staying.end(), [&](graph::ValueId v) {
+      const auto& own = graph.value(v).declared;
+      return sizes && own && std::equal(sizes->begin(), sizes->end(), own->begin(), own->end(), is_same);
+    });
+    const graph::Node& node = graph.node(n);
+    if (!node.is("Shape") || other == staying.end())
+      return {Code::kBadModel, fmt::format("{} '{}' reads '{}'", node.op_type, node.name, graph.value(past).name)};
+    graph.set_input(n, 0, *other);
+  }
+  return {};
+}
+
+// Takes the layers, the last first, out of the graph, with their keys and values. Ids of nodes change.
+Status remove_layers(graph::Graph& graph, const std::vector<const TransformerLayer*>& layers) {
+  std::set<graph::ValueId> gone, not_made;
+  for (const TransformerLayer* layer : layers) {
+    bypass(graph, *layer);
+    for (const KvState& state : layer->states) {
+      gone.insert(state.past);
+      not_made.insert(state.present);
+    }
+  }
+  std::vector<graph::ValueId> outputs, staying;
+  for (graph::ValueId v : graph.outputs()) {
+    if (!not_made.contains(v)) outputs.push_back(v);
+  }
+  for (const KvState& state : find_kv_states(graph)) {
+    if (!gone.contains(state.past)) staying.push_back(state.past);
+  }
+  graph.set_outputs(outputs);
+  SPRUN_TRY(remove_unused(graph));
+  for (graph::ValueId past : gone) SPRUN_TRY(move_readers(graph, past, staying));
+  if (!gone.empty()) graph = without_inputs(graph, gone);
+  return {};
+}
+
+// Tries it on a copy where anything can be in the way.
+Status can_go(const graph::Graph& graph, const TransformerLayer& layer) {
+  if (layer.makes_outputs) return {Code::kBadModel, "layers make outputs of the model"};
+  if (layer.states.empty()) return {};
+  graph::Graph copy = graph;
+  return remove_layers(copy, {&layer});
+}
 
 class LayersStep : public Step {
  public:
@@ -68,21 +135,22 @@ Result<std::unique_ptr<Stack>> LayersStep::survey(const LayersItem& item, const 
   auto found = find_transformer_layers(graph, shapes, stack->linear);
   SPRUN_TRY(found.status().with_context(fmt::format("prune '{}'", item.text)));
   stack->layers = std::move(*found);
-  bool any_makes_outputs = false;
+  std::string obstacle;
   for (size_t i = 0; i < stack->layers.size(); ++i) {
     const TransformerLayer& layer = stack->layers[i];
     const auto has = [&](const std::string& p) {
       return std::any_of(layer.linear.begin(), layer.linear.end(), [&](const LinearLayer* l) { return is_named(*l, p); });
     };
-    any_makes_outputs |= layer.makes_outputs;
-    if (has(item.layers) && std::none_of(skip_.begin(), skip_.end(), has) && !layer.makes_outputs) stack->removable.push_back(i);
+    if (!has(item.layers) || std::any_of(skip_.begin(), skip_.end(), has)) continue;
+    const Status status = can_go(graph, layer);
+    if (status.ok()) stack->removable.push_back(i);
+    else obstacle = status.message();
   }
   const auto most = static_cast<int64_t>(std::min(stack->removable.size(), stack->layers.size() - 1));
   if (item.count <= most) return stack;
   const std::string text = fmt::format("prune '{}': the model has {} layers, of which {} can be removed{}", item.text,
-                                       stack->layers.size(), most,
-                                       any_makes_outputs ? "; layers make outputs of the model, such as keys and values" : "");
-  return Status(any_makes_outputs ? Code::kBadModel : Code::kUsage, text);
+                                       stack->layers.size(), most, obstacle.empty() ? "" : "; " + obstacle);
+  return Status(obstacle.empty() ? Code::kUsage : Code::kBadModel, text);
 }
 
 // Mean of 1 - cos(x, y) over rows; rows of zeros count as unchanged.
@@ -130,27 +198,17 @@ Result<std::vector<double>> influences(const Stack& stack, StepContext& context)
   return found;
 }
 
-// Readers of the layer's output read its input instead; the name of a model output stays.
-void bypass(graph::Graph& graph, const TransformerLayer& layer) {
-  if (!graph.is_output(layer.out)) return graph.replace_uses(layer.out, layer.in);
-  const graph::NodeId producer = graph.value(layer.out).producer;
-  const graph::ValueId copy = add_simple_node(graph, producer, "Identity", {layer.in}, graph.value(layer.out).name + "_bypass");
-  const graph::NodeId identity = graph.value(copy).producer;
-  const auto& outputs = graph.node(producer).outputs;
-  const auto slot = static_cast<size_t>(std::find(outputs.begin(), outputs.end(), layer.out) - outputs.begin());
-  graph.node(identity).outputs[0] = graph::kNoValue;
-  graph.value(copy).producer = graph::kNoNode;
-  graph.move_output(producer, slot, identity, 0);
-}
-
 Status LayersStep::remove_least(const LayersItem& item, const Stack& stack, StepContext& context) const {
   SPRUN_ASSIGN(const std::vector<double> influence, influences(stack, context));
   std::vector<size_t> order = stack.removable;
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return influence[a] < influence[b]; });
   order.resize(static_cast<size_t>(item.count));
   std::sort(order.rbegin(), order.rend());  // the last first: the input of one is the output of the one before
-  for (size_t i : order) bypass(context.graph, stack.layers[i]);
-  SPRUN_TRY(remove_unused(context.graph));
+  std::vector<const TransformerLayer*> least;
+  for (size_t i : order) least.push_back(&stack.layers[i]);
+  const std::vector<std::string> inputs = input_names(context.graph);
+  SPRUN_TRY(remove_layers(context.graph, least));
+  SPRUN_TRY(fit_calibration(inputs, context.graph, context.calibration));
   for (size_t i = 0; i < stack.layers.size(); ++i) {
     const bool gone = std::find(order.begin(), order.end(), i) != order.end();
     for (const LinearLayer* linear : stack.layers[i].linear) {

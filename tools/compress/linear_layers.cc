@@ -150,6 +150,14 @@ Result<std::vector<LinearLayer>> find_linear_layers(const Graph& graph) {
   return layers;
 }
 
+LinearLayer as_it_is_now(const Graph& graph, LinearLayer layer) {
+  const auto now = layer_at(graph, layer.node);
+  if (!now) return layer;
+  layer.weight = now->weight;
+  layer.outputs_first = now->outputs_first;
+  return layer;
+}
+
 Matrix read_weight(const Graph& graph, const LinearLayer& layer) {
   const Tensor& t = *graph.constant(layer.weight);
   Matrix stored(t.shape()[0], t.shape()[1]);

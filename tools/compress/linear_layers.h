@@ -34,6 +34,9 @@ bool is_named(const LinearLayer& layer, std::string_view pattern);
 // others have an obstacle.
 Result<std::vector<LinearLayer>> find_linear_layers(const graph::Graph& graph);
 
+// The layer as the graph has it now, if its weight has become another constant since it was found.
+LinearLayer as_it_is_now(const graph::Graph& graph, LinearLayer layer);
+
 // The weight as W[N, K]. Precondition: no obstacle.
 Matrix read_weight(const graph::Graph& graph, const LinearLayer& layer);
 

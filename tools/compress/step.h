@@ -26,8 +26,8 @@
 namespace sprun::compress {
 
 struct StepContext {
-  graph::Graph& graph;             // rewritten in place; names of inputs and outputs stay
-  const Calibration& calibration;  // empty if there is none
+  graph::Graph& graph;       // rewritten in place; names of inputs and outputs stay
+  Calibration& calibration;  // empty if there is none; steps that change inputs fit it (kv_states.h)
   ThreadPool& pool;
   Report& report;  // has an entry per linear layer; steps update or add entries
   std::stop_token stop = {};

@@ -93,8 +93,15 @@ void fill_nodes(const Graph& graph, std::span<const LinearLayer> layers, Transfo
   for (NodeId n : inside) {
     if (!behind.contains(n)) layer.nodes.insert(n);
   }
+  for (const KvState& state : find_kv_states(graph)) {
+    if (layer.nodes.contains(graph.value(state.present).producer)) layer.states.push_back(state);
+  }
+  const auto is_state = [&](ValueId v) {
+    return std::any_of(layer.states.begin(), layer.states.end(), [&](const KvState& s) { return s.present == v; });
+  };
   for (NodeId n : layer.nodes) {
-    for (ValueId v : graph.node(n).outputs) layer.makes_outputs |= v != kNoValue && v != layer.out && graph.is_output(v);
+    for (ValueId v : graph.node(n).outputs)
+      layer.makes_outputs |= v != kNoValue && v != layer.out && graph.is_output(v) && !is_state(v);
   }
   for (const LinearLayer& l : layers) {
     if (layer.nodes.contains(l.node)) layer.linear.push_back(&l);

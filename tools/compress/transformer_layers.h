@@ -7,6 +7,7 @@
 
 #include "graph/ir/graph.h"
 #include "sprun/status.h"
+#include "tools/compress/kv_states.h"
 #include "tools/compress/linear_layers.h"
 #include "tools/compress/value_shapes.h"
 
@@ -16,7 +17,8 @@ struct TransformerLayer {
   graph::ValueId in = graph::kNoValue, out = graph::kNoValue;  // of one shape; out = in of the next
   std::set<graph::NodeId> nodes;                               // what lies between
   std::vector<const LinearLayer*> linear;                      // those among them
-  bool makes_outputs = false;  // the model has outputs from inside, keys and values for example
+  std::vector<KvState> states;  // keys and values that it hands from step to step
+  bool makes_outputs = false;   // the model has other outputs from inside
 };
 
 // In the order in which they run. Every layer is an attention and then a feed-forward network, each added to its input, with

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "tools/compress/graph_edit.h"
+#include "tools/compress/kv_states.h"
 #include "tools/compress/unit_rules.h"
 
 namespace sprun::compress {
@@ -54,7 +55,7 @@ std::vector<int32_t> units_along(const Shape& from, const UnitAxis& units, const
 }  // namespace
 
 Result<UnitAxis> map_units(const Shape& from, const UnitAxis& units, const Shape& to) {
-  for (int b = 0; b < to.rank(); ++b) {
+  for (int b = 0; b < to.rank() && from.num_elements() > 0; ++b) {
     if (to[b] <= 1) continue;
     auto found = units_along(from, units, to, b);
     if (!found.empty()) return UnitAxis{b, std::move(found)};
@@ -65,6 +66,10 @@ Result<UnitAxis> map_units(const Shape& from, const UnitAxis& units, const Shape
 UnitFlow::UnitFlow(const Graph& graph, const ValueShapes& shapes, std::span<const LinearLayer> layers)
     : graph_(graph), shapes_(shapes) {
   for (const LinearLayer& layer : layers) layers_.emplace(layer.node, &layer);
+  for (const KvState& state : find_kv_states(graph)) {
+    other_side_.emplace(state.past, state.present);
+    other_side_.emplace(state.present, state.past);
+  }
 }
 
 const UnitAxis* UnitFlow::units_of(ValueId v) const {
@@ -81,14 +86,15 @@ Status UnitFlow::set_units(ValueId v, UnitAxis units) {
   const Shape* shape = shapes_.of(v);
   if (shape == nullptr || units.axis >= shape->rank() || (*shape)[units.axis] != static_cast<int64_t>(units.unit.size()))
     return {Code::kBadModel, "the shape of '" + value.name + "' is not known"};
-  if (value.is_input || graph_.is_output(v)) {
+  const auto other = other_side_.find(v);
+  if ((value.is_input || graph_.is_output(v)) && other == other_side_.end()) {
     return {Code::kBadModel, fmt::format("'{}' is an {} of the model and would change its shape", value.name,
                                          value.is_input ? "input" : "output")};
   }
-  units_.emplace(v, std::move(units));
+  const UnitAxis& own = units_.emplace(v, std::move(units)).first->second;
   if (value.producer != kNoNode) pending_.push_back(value.producer);
   pending_.insert(pending_.end(), value.users.begin(), value.users.end());
-  return {};
+  return other == other_side_.end() ? Status() : set_units(other->second, own);
 }
 
 // A constant has units per use: another node may read it too.
@@ -138,8 +144,12 @@ Status UnitFlow::visit_layer(const LinearLayer& layer) {
     if (!layer.obstacle.empty()) return {Code::kBadModel, "'" + layer.name + "': " + layer.obstacle};
     if (node.is("com.microsoft", "Attention")) return {Code::kBadModel, "'" + layer.name + "' is a fused Attention"};
     const bool has_bias = node.is("Gemm") && node.input(2) != kNoValue;
-    if (outputs && has_bias && graph_.constant(node.input(2)) == nullptr)
-      return {Code::kBadModel, "'" + layer.name + "' adds something that is not constant"};
+    if (outputs && has_bias && graph_.constant(node.input(2)) == nullptr) {
+      const Shape* bias = shapes_.of(node.input(2));  // a constant behind an Identity, perhaps
+      if (bias == nullptr || bias->rank() != 1 || !graph_.has_one_use(node.input(2)))
+        return {Code::kBadModel, "'" + layer.name + "' adds something that is not constant"};
+      SPRUN_TRY(set_units(node.input(2), {0, units->unit}));
+    }
     cuts_.push_back({&layer, outputs, units->unit});
   }
   return {};
@@ -153,15 +163,26 @@ Status UnitFlow::remove(Graph& graph, const std::vector<bool>& keep) const {
     replace_constant_input(graph, edit.node, edit.slot, std::move(taken));
   }
   for (NodeId n : visited_) SPRUN_TRY(remove_from_sizes(graph, n, keep));
+  remove_from_declared(graph, keep);
   return {};
 }
 
+void UnitFlow::remove_from_declared(Graph& graph, const std::vector<bool>& keep) const {
+  for (const auto& [v, other] : other_side_) {
+    const UnitAxis* units = units_of(v);
+    auto& declared = graph.value(v).declared;
+    if (units == nullptr || !declared || units->axis >= static_cast<int>(declared->size())) continue;
+    graph::DimInfo& size = (*declared)[static_cast<size_t>(units->axis)];
+    if (size.value > 0) size.value = static_cast<int64_t>(kept_indices(units->unit, keep).size());
+  }
+}
+
 Status UnitFlow::remove_from_layer(Graph& graph, const Cut& cut, const std::vector<bool>& keep) const {
-  LinearLayer layer = *cut.layer;
+  LinearLayer layer = as_it_is_now(graph, *cut.layer);
   const std::vector<int64_t> kept = kept_indices(cut.unit, keep);
   SPRUN_TRY(write_weight(graph, layer, select(read_weight(graph, layer), kept, cut.outputs)));
   const Node& node = graph.node(layer.node);
-  if (!cut.outputs || !node.is("Gemm") || node.input(2) == kNoValue) return {};
+  if (!cut.outputs || !node.is("Gemm") || graph.constant(node.input(2)) == nullptr) return {};
   const Tensor& bias = *graph.constant(node.input(2));
   const int last = bias.shape().rank() - 1;
   if (last < 0 || bias.shape()[last] == 1) return {};

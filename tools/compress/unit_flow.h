@@ -6,7 +6,8 @@
 //   SPRUN_TRY(flow.remove(graph, keep));                     // and shrinks it
 //
 // From the value that one names, units spread through the nodes that make it and use it, both ways, to the linear layers
-// at both ends. Rules for the kinds of nodes are in unit_rules.cc; a node without a rule is a reason to refuse.
+// at both ends. Rules for the kinds of nodes are in unit_rules.cc; a node without a rule is a reason to refuse. Keys and values
+// that are handed from step to step (kv_states.h) shrink on both sides of the model.
 #pragma once
 
 #include <cstdint>
@@ -68,11 +69,13 @@ class UnitFlow {
   Status set_input_units(graph::NodeId n, size_t slot, UnitAxis units);
   Status visit_layer(const LinearLayer& layer);
   Status remove_from_layer(graph::Graph& graph, const Cut& cut, const std::vector<bool>& keep) const;
+  void remove_from_declared(graph::Graph& graph, const std::vector<bool>& keep) const;
   Status remove_from_sizes(graph::Graph& graph, graph::NodeId n, const std::vector<bool>& keep) const;
 
   const graph::Graph& graph_;
   const ValueShapes& shapes_;
   std::map<graph::NodeId, const LinearLayer*> layers_;
+  std::map<graph::ValueId, graph::ValueId> other_side_;  // the present of a past and the other way round
   std::map<graph::ValueId, UnitAxis> units_;
   std::vector<graph::NodeId> pending_;
   std::set<graph::NodeId> visited_, unfinished_;

@@ -15,12 +15,13 @@ using graph::ValueId;
 
 namespace {
 
-constexpr std::array<std::string_view, 42> kElementwise = {
+constexpr std::array<std::string_view, 45> kElementwise = {
     "Add",   "Sub",  "Mul",     "Div",        "Pow",       "Min",       "Max",      "Where",     "Equal",
     "Less",  "And",  "Greater", "Relu",       "LeakyRelu", "Elu",       "Selu",     "Gelu",      "Erf",
     "Tanh",  "Exp",  "Sigmoid", "HardSigmoid", "HardSwish", "Softplus", "Softsign", "Neg",       "Abs",
     "Sqrt",  "Cast", "Identity", "Dropout",   "Clip",      "Not",       "Or",       "PRelu",     "Reciprocal",
-    "Log",   "Mish", "Celu",    "ThresholdedRelu", "Sign",  "Swish"};
+    "Log",   "Mish", "Celu",    "ThresholdedRelu", "Sign",  "Swish",     "IsNaN",
+    "LessOrEqual", "GreaterOrEqual"};
 constexpr std::array<std::string_view, 4> kContribElementwise = {"Gelu", "FastGelu", "BiasGelu", "QuickGelu"};
 constexpr std::array<std::string_view, 7> kReductions = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin",
                                                          "ReduceL2",   "ReduceSumSquare", "ReduceL1"};

@@ -12,6 +12,7 @@
 
 #include "tools/compress/graph_edit.h"
 #include "tools/compress/gram_product.h"
+#include "tools/compress/kv_states.h"
 #include "tools/compress/output_bias.h"
 #include "tools/compress/step.h"
 #include "tools/compress/unit_choice.h"
@@ -71,6 +72,13 @@ Result<UnitItem> parse_item(const RecipeItem& recipe) {
   return item;
 }
 
+// Attentions that stay as they are although nobody said so.
+void warn_of_refused(const UnitItem& item, const UnitSites& found, Report& report) {
+  if (item.kind != UnitKind::kHeads || found.refused.empty()) return;
+  report.warnings.push_back(fmt::format("prune '{}': {} of {} attentions keep all heads; {}", item.text, found.refused.size(),
+                                        found.refused.size() + found.sites.size(), found.refused.front()));
+}
+
 class UnitsStep : public Step {
  public:
   UnitsStep(std::vector<UnitItem> items, std::vector<std::string> skip) : items_(std::move(items)), skip_(std::move(skip)) {}
@@ -127,7 +135,8 @@ Status UnitsStep::check(const graph::Graph& graph, const Calibration& calibratio
       keep.back() = false;
       SPRUN_TRY(site.flow->remove(copy, keep).with_context(site.reader->name));
     }
-    const auto shrunk = ValueShapes::create(copy, calibration.batches.front(), pool);
+    SPRUN_ASSIGN(const Batch fitted, fit_batch(calibration.batches.front(), input_names(graph), copy));
+    const auto shrunk = ValueShapes::create(copy, fitted, pool);
     if (!shrunk.ok()) {
       return {Code::kBadModel, fmt::format("prune '{}': the graph cannot be rewritten: {}", item.text, shrunk.status().message())};
     }
@@ -150,6 +159,7 @@ class UnitPruner {
       SPRUN_TRY(sites_[s].flow->remove(context_.graph, keep_[s]).with_context(sites_[s].reader->name));
     }
     SPRUN_TRY(remove_unused(context_.graph));
+    SPRUN_TRY(fit_calibration(input_names(context_.graph), context_.graph, context_.calibration));
     return fill_sizes();
   }
 
@@ -269,6 +279,8 @@ Status UnitsStep::run(StepContext& context) {
       progress((static_cast<double>(i) + done) / static_cast<double>(items_.size()), what);
     };
     SPRUN_ASSIGN(const auto survey, this->survey(items_[i], context.graph, context.calibration, context.pool));
+    if (items_[i].part > 0 && items_[i].layers == "*" && skip_.empty())
+      warn_of_refused(items_[i], survey->found, context.report);
     if (items_[i].part > 0 && !survey->found.sites.empty()) SPRUN_TRY(UnitPruner(context, items_[i], *survey).run());
   }
   context.progress = progress;

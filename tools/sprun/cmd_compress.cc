@@ -12,6 +12,7 @@
 #include "runtime/base/atomic_file.h"
 #include "tools/compress/compress.h"
 #include "tools/compress/graph_runner.h"
+#include "tools/compress/kv_states.h"
 #include "tools/compress/report_rows.h"
 #include "tools/compress/scan.h"
 #include "tools/sprun/calibration_files.h"
@@ -143,15 +144,23 @@ int64_t model_bytes(const std::string& path) {
   return total;
 }
 
+std::vector<NamedTensor> named(const Model& model, const compress::Batch& sample) {
+  std::vector<NamedTensor> inputs;
+  for (size_t i = 0; i < sample.inputs.size(); ++i)
+    inputs.push_back({model.inputs()[i].name, sample.inputs[i]});
+  return inputs;
+}
+
 Result<compress::LatencyReport> measure(const CompressArgs& args, const Task& task) {
   const Progress progress("measuring");
   SPRUN_ASSIGN(auto before, Model::load(args.model));
   SPRUN_ASSIGN(auto after, Model::load(args.output));
-  std::vector<NamedTensor> inputs;
-  for (size_t i = 0; i < task.sample.inputs.size(); ++i) {
-    inputs.push_back({before->inputs()[i].name, task.sample.inputs[i]});
-  }
-  return compare_latency(before, after, inputs, args.threads, kMeasureSeconds);
+  std::vector<std::string> names;
+  for (const TensorSpec& spec : before->inputs()) names.push_back(spec.name);
+  SPRUN_ASSIGN(const compress::Batch sample,
+               compress::fit_batch(task.sample, names, *task.model.graph));
+  return compare_latency({before, named(*before, task.sample)}, {after, named(*after, sample)},
+                         args.threads, kMeasureSeconds);
 }
 
 Result<compress::Batch> made_up_sample(const CompressArgs& args) {

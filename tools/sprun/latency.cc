@@ -26,12 +26,10 @@ std::string shapes_of(const std::vector<NamedTensor>& inputs) {
 
 }  // namespace
 
-Result<compress::LatencyReport> compare_latency(const std::shared_ptr<const Model>& before,
-                                                const std::shared_ptr<const Model>& after,
-                                                const std::vector<NamedTensor>& inputs,
+Result<compress::LatencyReport> compare_latency(const TimedModel& before, const TimedModel& after,
                                                 int num_threads, double seconds) {
-  SPRUN_ASSIGN(Session a, bound_session(before, inputs, num_threads));
-  SPRUN_ASSIGN(Session b, bound_session(after, inputs, num_threads));
+  SPRUN_ASSIGN(Session a, bound_session(before.model, before.inputs, num_threads));
+  SPRUN_ASSIGN(Session b, bound_session(after.model, after.inputs, num_threads));
   for (Session* session : {&a, &b, &a, &b})
     SPRUN_TRY(timed_run(*session).status());  // plans, packs, warms
   std::vector<double> times_a, times_b;
@@ -49,7 +47,7 @@ Result<compress::LatencyReport> compare_latency(const std::shared_ptr<const Mode
   report.after_spread = spread(times_b, report.after_ms);
   report.runs = static_cast<int>(times_a.size());
   report.threads = a.num_threads();
-  report.shapes = shapes_of(inputs);
+  report.shapes = shapes_of(before.inputs);
   return report;
 }
 

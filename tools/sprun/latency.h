@@ -11,10 +11,14 @@
 
 namespace sprun::tools {
 
+// A model and what it is run on.
+struct TimedModel {
+  std::shared_ptr<const Model> model;
+  std::vector<NamedTensor> inputs;
+};
+
 // At least 5 runs of each and at most 200, for about `seconds` in total.
-Result<compress::LatencyReport> compare_latency(const std::shared_ptr<const Model>& before,
-                                                const std::shared_ptr<const Model>& after,
-                                                const std::vector<NamedTensor>& inputs,
+Result<compress::LatencyReport> compare_latency(const TimedModel& before, const TimedModel& after,
                                                 int num_threads, double seconds);
 
 }  // namespace sprun::tools
