@@ -223,6 +223,10 @@ FfnCodeRows::Memory FfnCodeRows::memory(void* scratch) const {
   return at;
 }
 
+bool FfnCodeRows::too_many(int64_t active) const {
+  return !forced_ && static_cast<double>(active) > most_active(*p_) * static_cast<double>(p_->m * p_->d_ff);
+}
+
 bool FfnCodeRows::list(const float* s, void* scratch, int64_t* listed) const {
   const Memory at = memory(scratch);
   const int64_t ld = kernels::listed_capacity(p_->d_ff);
