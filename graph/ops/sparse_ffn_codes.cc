@@ -33,13 +33,14 @@ const kernels::KernelInfo<kernels::SparseInputKernel>& best_down(SparseInputWeig
 
 // Part of the neurons that may be active. Zen 5, one thread, whole models out of cache (bench/README.md), gather against
 // dense. One row: 4 bits 1.78 times the speed at 5 %, 1.58 at 10 %, 0.91 at 35 %; 8-bit weights behind DequantizeLinear 1.74 at
-// 10 %, 1.23 at 43 %. Several rows: 4 bits 1.6 at 10 % (2 rows), 1.75 at 19 % (4), 1.46 at 34 % (8), 0.8 at 58 % (2); 8 bits 1.77,
-// 1.37 and 1.12. The dense product of MatMulNBits decodes weights for every two rows, so that many rows pay longer.
+// 10 %, 1.23 at 43 %, on 4 KiB pages less (kernels/sparse_input/sparse_input.h). Several rows: 4 bits 1.6 at 10 % (2 rows), 1.75
+// at 19 % (4), 1.46 at 34 % (8), 0.8 at 58 % (2); 8 bits 1.77, 1.37 and 1.12. The dense product of MatMulNBits decodes weights
+// for every two rows, so that many rows pay longer.
 double most_active(const FfnProblem& p) {
   const bool nbits = p.down.form == Form::kNBits, narrow = bits_of(p.down) < 8;
   if (p.m > 4) return nbits ? 0.45 : 0.35;
-  if (narrow) return p.m == 1 ? 0.25 : 0.28;
-  return p.m == 1 && !nbits ? 0.45 : 0.35;
+  if (narrow) return p.m == 1 ? 0.2 : 0.28;
+  return 0.35;
 }
 
 std::string key_of(const PrepareContext& ctx, const char* what, const FfnLayer& layer) {
