@@ -39,6 +39,15 @@
 #define SPRUN_IF_BUILT_kAmxBf16(...) __VA_ARGS__
 #endif
 
+// One line of a .def file as an element of a table of KernelInfo; the kernels are declared before by
+// SPRUN_IF_BUILT_<isa>(extern const Kernel symbol;):
+//   constinit const KernelInfo<GemmF32Kernel> kF32[] = {
+//   #define SPRUN_GEMM_F32 SPRUN_KERNEL_ENTRY
+//   #include "kernels/gemm/gemm.def"
+//   };
+#define SPRUN_KERNEL_ENTRY(isa, symbol, numeric) \
+  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
+
 namespace sprun::kernels {
 
 enum class NumericClass : uint8_t {

@@ -20,27 +20,23 @@ namespace sprun::kernels {
 namespace {
 
 constexpr KernelInfo<AttentionKernel> kKernels[] = {
-#define SPRUN_ATTENTION_F32(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
+#define SPRUN_ATTENTION_F32 SPRUN_KERNEL_ENTRY
 #include "kernels/attention/attention.def"
 };
 
 constexpr KernelInfo<AttentionKernel> kKvBf16Kernels[] = {
-#define SPRUN_ATTENTION_KV_BF16(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
+#define SPRUN_ATTENTION_KV_BF16 SPRUN_KERNEL_ENTRY
 #include "kernels/attention/attention.def"
 };
 
 constexpr KernelInfo<AttentionKernel> kKvS8Kernels[] = {
-#define SPRUN_ATTENTION_KV_S8(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
+#define SPRUN_ATTENTION_KV_S8 SPRUN_KERNEL_ENTRY
 #include "kernels/attention/attention.def"
 };
 
 // With an entry for "none", so that the list is never empty.
 constexpr KernelInfo<AttentionKernel> kBf16Kernels[] = {
-#define SPRUN_ATTENTION_BF16(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
+#define SPRUN_ATTENTION_BF16 SPRUN_KERNEL_ENTRY
 #include "kernels/attention/attention.def"
     {"", Isa::kScalar, NumericClass::kReassociated, nullptr},
 };

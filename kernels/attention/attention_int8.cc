@@ -15,8 +15,7 @@ namespace sprun::kernels {
 namespace {
 
 constexpr KernelInfo<AttentionInt8Kernel> kKernels[] = {
-#define SPRUN_ATTENTION_INT8(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
+#define SPRUN_ATTENTION_INT8 SPRUN_KERNEL_ENTRY
 #include "kernels/attention/attention.def"
 };
 

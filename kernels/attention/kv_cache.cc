@@ -14,8 +14,7 @@ namespace sprun::kernels {
 namespace {
 
 constexpr KernelInfo<KvCacheKernel> kKernels[] = {
-#define SPRUN_KV_CACHE(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
+#define SPRUN_KV_CACHE SPRUN_KERNEL_ENTRY
 #include "kernels/attention/attention.def"
 };
 

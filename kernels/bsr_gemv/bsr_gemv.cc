@@ -12,9 +12,6 @@ namespace sprun::kernels {
 
 namespace {
 
-#define SPRUN_KERNEL_ENTRY(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
-
 constinit const KernelInfo<BsrGemvU8S8Kernel> kU8S8[] = {
 #define SPRUN_BSR_GEMV_U8S8 SPRUN_KERNEL_ENTRY
 #include "kernels/bsr_gemv/bsr_gemv.def"

@@ -13,9 +13,6 @@ namespace sprun::kernels {
 
 namespace {
 
-#define SPRUN_KERNEL_ENTRY(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
-
 constinit const KernelInfo<BsrU8S8Kernel> kU8S8[] = {
 #define SPRUN_BSR_U8S8 SPRUN_KERNEL_ENTRY
 #include "kernels/bsr_spmm/bsr_spmm.def"

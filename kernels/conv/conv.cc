@@ -10,8 +10,7 @@ namespace sprun::kernels {
 namespace {
 
 constinit const KernelInfo<ConvKernel> kKernels[] = {
-#define SPRUN_CONV_F32(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
+#define SPRUN_CONV_F32 SPRUN_KERNEL_ENTRY
 #include "kernels/conv/conv.def"
 };
 

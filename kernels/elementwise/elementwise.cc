@@ -8,8 +8,7 @@ namespace sprun::kernels {
 
 namespace {
 constinit const KernelInfo<ElementwiseKernel> kVariants[] = {
-#define SPRUN_ELEMENTWISE(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
+#define SPRUN_ELEMENTWISE SPRUN_KERNEL_ENTRY
 #include "kernels/elementwise/elementwise.def"
 };
 }  // namespace

@@ -20,9 +20,6 @@ namespace sprun::kernels {
 
 namespace {
 
-#define SPRUN_KERNEL_ENTRY(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
-
 constinit const KernelInfo<GemmF32Kernel> kF32[] = {
 #define SPRUN_GEMM_F32 SPRUN_KERNEL_ENTRY
 #include "kernels/gemm/gemm.def"

@@ -7,7 +7,7 @@ namespace sprun::kernels {
 
 namespace {
 constinit const KernelInfo<NbitsKernel> kKernels[] = {
-#define SPRUN_NBITS(isa, symbol, numeric) SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
+#define SPRUN_NBITS SPRUN_KERNEL_ENTRY
 #include "kernels/nbits/nbits.def"
 };
 }  // namespace

@@ -9,8 +9,7 @@ namespace sprun::kernels {
 namespace {
 
 constinit const KernelInfo<RowNormKernel> kKernels[] = {
-#define SPRUN_ROW_NORM(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
+#define SPRUN_ROW_NORM SPRUN_KERNEL_ENTRY
 #include "kernels/norm/norm.def"
 };
 

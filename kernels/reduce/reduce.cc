@@ -7,8 +7,7 @@ namespace sprun::kernels {
 
 namespace {
 constinit const KernelInfo<ReduceKernel> kVariants[] = {
-#define SPRUN_REDUCE(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
+#define SPRUN_REDUCE SPRUN_KERNEL_ENTRY
 #include "kernels/reduce/reduce.def"
 };
 }  // namespace

@@ -7,8 +7,7 @@ namespace sprun::kernels {
 
 namespace {
 constinit const KernelInfo<SoftmaxKernel> kVariants[] = {
-#define SPRUN_SOFTMAX(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
+#define SPRUN_SOFTMAX SPRUN_KERNEL_ENTRY
 #include "kernels/softmax/softmax.def"
 };
 }  // namespace

@@ -12,9 +12,6 @@ namespace sprun::kernels {
 
 namespace {
 
-#define SPRUN_KERNEL_ENTRY(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
-
 constinit const KernelInfo<SparseFfnKernel> kF32[] = {
 #define SPRUN_SPARSE_FFN_F32 SPRUN_KERNEL_ENTRY
 #include "kernels/sparse_ffn/sparse_ffn.def"

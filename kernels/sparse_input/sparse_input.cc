@@ -13,27 +13,24 @@ namespace sprun::kernels {
 
 namespace {
 
-#define SPRUN_ENTRY(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
-
 constinit const KernelInfo<SparseInputKernel> kF32[] = {
-#define SPRUN_SPARSE_INPUT_F32 SPRUN_ENTRY
+#define SPRUN_SPARSE_INPUT_F32 SPRUN_KERNEL_ENTRY
 #include "kernels/sparse_input/sparse_input.def"
 };
 constinit const KernelInfo<SparseInputKernel> kF16[] = {
-#define SPRUN_SPARSE_INPUT_F16 SPRUN_ENTRY
+#define SPRUN_SPARSE_INPUT_F16 SPRUN_KERNEL_ENTRY
 #include "kernels/sparse_input/sparse_input.def"
 };
 constinit const KernelInfo<SparseInputKernel> kBf16[] = {
-#define SPRUN_SPARSE_INPUT_BF16 SPRUN_ENTRY
+#define SPRUN_SPARSE_INPUT_BF16 SPRUN_KERNEL_ENTRY
 #include "kernels/sparse_input/sparse_input.def"
 };
 constinit const KernelInfo<SparseInputKernel> kS8[] = {
-#define SPRUN_SPARSE_INPUT_S8 SPRUN_ENTRY
+#define SPRUN_SPARSE_INPUT_S8 SPRUN_KERNEL_ENTRY
 #include "kernels/sparse_input/sparse_input.def"
 };
 constinit const KernelInfo<SparseInputKernel> kS4[] = {
-#define SPRUN_SPARSE_INPUT_S4 SPRUN_ENTRY
+#define SPRUN_SPARSE_INPUT_S4 SPRUN_KERNEL_ENTRY
 #include "kernels/sparse_input/sparse_input.def"
 };
 

@@ -10,9 +10,6 @@ namespace sprun::kernels {
 
 namespace {
 
-#define SPRUN_KERNEL_ENTRY(isa, symbol, numeric) \
-  SPRUN_IF_BUILT_##isa({#symbol, Isa::isa, NumericClass::numeric, &symbol}, )
-
 constinit const KernelInfo<TopKKernel> kTopK[] = {
 #define SPRUN_TOPK SPRUN_KERNEL_ENTRY
 #include "kernels/topk/topk.def"
