@@ -86,7 +86,11 @@ Result<Int8Product> Int8Product::prepare(PrepareContext& ctx, const Int8Problem&
     product.n_.push_back(weight.source.weight.n);
     product.n_total_ += product.n_.back();
   }
-  SPRUN_ASSIGN(product.sparse_, SparseInt8::choose(ctx, problem.m, weights, is_byte(problem.y_dtype)));
+  SPRUN_ASSIGN(product.sparse_,
+               SparseInt8::choose(ctx, problem.m, weights, is_byte(problem.y_dtype) && !problem.y_columns));
+  if ((problem.x_columns || problem.y_columns) && !(product.sparse_ && product.sparse_->takes_columns())) {
+    return Status(Code::kInternal, "columns for a kernel that does not take them");
+  }
   if (!product.sparse_) SPRUN_TRY(product.pack_dense(ctx, weights));
   product.finish(ctx);
   return product;
@@ -123,8 +127,9 @@ Int8Product::Scratch Int8Product::layout(void* scratch) const {
   s.x_scale = carve.take<float>(m);
   s.x_zero = carve.take<int32_t>(m);
   s.x_sums = carve.take<int32_t>(m);
-  s.x = carve.take<uint8_t>(problem_.x_quant == XQuant::kU8 ? 0 : m * ldq_);
-  s.y = carve.take<float>(is_byte(problem_.y_dtype) && !(sparse_ && sparse_->keeps_floats()) ? m * n_total_ : 0);
+  s.x = carve.take<uint8_t>(problem_.x_quant == XQuant::kU8 || problem_.x_columns ? 0 : m * ldq_);
+  const bool needs_floats = is_byte(problem_.y_dtype) && !problem_.y_columns && !(sparse_ && sparse_->keeps_floats());
+  s.y = carve.take<float>(needs_floats ? m * n_total_ : 0);
   s.total = carve.used();
   return s;
 }
@@ -171,9 +176,15 @@ const uint8_t* Int8Product::quantise(ThreadPool& pool, const Int8Run& run, const
   *memory.x_zero = run.x_zero_point + (problem_.x_quant == XQuant::kS8 ? 128 : 0);
   const uint8_t* x = memory.x;
   switch (problem_.x_quant) {
-    case XQuant::kPerTensor:
-      kernels::quantize_per_tensor(*quantise_, args, workers_, memory.range, parallel_for);
+    case XQuant::kPerTensor: {
+      const kernels::QuantParams params =
+          run.x_range != nullptr ? kernels::dynamic_quant_params(run.x_range[0], run.x_range[1])
+                                 : kernels::measure_per_tensor(*quantise_, args, workers_, memory.range, parallel_for);
+      *memory.x_scale = params.scale;
+      *memory.x_zero = params.zero_point;
+      if (!problem_.x_columns) kernels::quantize_all(*quantise_, args, params, workers_, parallel_for);
       return x;
+    }
     case XQuant::kPerRow:
       kernels::quantize_per_row(*quantise_, args, workers_, parallel_for);
       return x;
@@ -239,7 +250,10 @@ kernels::GemmU8S8Args Int8Product::args_for(const Int8Run& run, const Scratch& m
 }
 
 // The floats of a finished part as codes, while they are in cache.
-void Int8Product::requantise(const Int8Run& run, const Scratch& memory, const SparseInt8::Part& part) const {
+void Int8Product::finish_part(const Int8Run& run, const Scratch& memory, SparseInt8::Part part) const {
+  if (!is_byte(problem_.y_dtype)) return;
+  part.m_end = std::min(part.m_end, problem_.m);
+  part.n_end = std::min(part.n_end, n_[static_cast<size_t>(part.segment)]);
   const int segment = part.segment;
   const Int8Segment& to = run.segments[static_cast<size_t>(segment)];
   int64_t column = part.n_begin;
@@ -256,28 +270,42 @@ void Int8Product::requantise(const Int8Run& run, const Scratch& memory, const Sp
   }
 }
 
+const uint8_t* Int8Product::slabs(ThreadPool& pool, const Int8Run& run, const Scratch& memory,
+                                  const uint8_t* x) const {
+  if (!problem_.x_columns) {
+    return sparse_->pack(pool, x, problem_.x_quant == XQuant::kU8 ? problem_.k : ldq_, memory.kernel);
+  }
+  if (problem_.x_quant == XQuant::kU8) return x;  // the layer before wrote them
+  return sparse_->quantise(pool, static_cast<const float*>(run.x), {*memory.x_scale, *memory.x_zero}, memory.kernel);
+}
+
+void Int8Product::run_sparse(ThreadPool& pool, const Int8Run& run, const Scratch& memory) const {
+  const uint8_t* x = quantise(pool, run, memory);
+  const uint8_t* packed = slabs(pool, run, memory, x);
+  const auto args = [&](int segment) { return args_for(run, memory, x, segment); };
+  if (problem_.y_columns) {
+    kernels::BsrColumns y = {.range = run.y_range, .scale = run.y_scale, .zero_point = run.y_zero_point};
+    if (is_byte(problem_.y_dtype)) y.codes = static_cast<uint8_t*>(run.segments[0].y);
+    else y.floats = static_cast<float*>(run.segments[0].y);
+    return sparse_->run_columns(pool, packed, args(0), y, memory.kernel);
+  }
+  sparse_->run(pool, packed, memory.kernel, args,
+               [&](const SparseInt8::Part& part) { finish_part(run, memory, part); });
+}
+
 void Int8Product::run(ThreadPool& pool, const Int8Run& run, void* scratch) const {
   if (pool.num_threads() > workers_) {  // scratch is for fewer
     ThreadPool serial(1);
     return this->run(serial, run, scratch);
   }
   const Scratch memory = layout(scratch);
+  if (sparse_) return run_sparse(pool, run, memory);
   const uint8_t* x = quantise(pool, run, memory);
   const auto args = [&](int segment) { return args_for(run, memory, x, segment); };
-  const auto done = [&](SparseInt8::Part part) {
-    part.m_end = std::min(part.m_end, problem_.m);
-    part.n_end = std::min(part.n_end, n_[static_cast<size_t>(part.segment)]);
-    if (is_byte(problem_.y_dtype)) requantise(run, memory, part);
-  };
-  if (sparse_) {
-    const int64_t ldx = problem_.x_quant == XQuant::kU8 ? problem_.k : ldq_;
-    sparse_->run(pool, x, ldx, memory.kernel, args, done);
-    return;
-  }
   run_segments(pool, *kernel_->kernel, grid_, panels_, memory.kernel, args,
                [&](int segment, const kernels::TileRange& tile) {
                  const int64_t nr = kernel_->kernel->nr;
-                 done({segment, tile.m_begin, tile.m_end, tile.panel_begin * nr, tile.panel_end * nr});
+                 finish_part(run, memory, {segment, tile.m_begin, tile.m_end, tile.panel_begin * nr, tile.panel_end * nr});
                });
 }
 

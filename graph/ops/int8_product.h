@@ -31,6 +31,9 @@ struct Int8Problem {
   int64_t m = 0, k = 0;
   XQuant x_quant = XQuant::kPerTensor;
   DType y_dtype = DType::kF32;  // kF32, kS32, kU8, kS8
+  // X (kPerTensor with x_range, or kU8) and Y (kF32 or kU8, one weight) lie as columns.h has it. Sparse kernels that
+  // takes_columns() names do that, no others.
+  bool x_columns = false, y_columns = false;
 };
 
 // The zero points of a constant tensor of any integer type; empty when all are 0.
@@ -51,10 +54,12 @@ struct Int8Run {
   const void* x = nullptr;   // [M, K] dense
   float x_scale = 1.0f;      // for kStatic, kU8, kS8
   int32_t x_zero_point = 0;  // of the u8 or s8 codes; kStatic: as u8 codes
+  const float* x_range = nullptr;  // kPerTensor: min(0, smallest), max(0, largest) of X where known
   std::span<const Int8Segment> segments;
   kernels::Activation activation = kernels::Activation::kNone;
   float y_scale = 1.0f;
   int32_t y_zero_point = 0;
+  float* y_range = nullptr;  // [2], with y_columns of floats: becomes min(0, smallest), max(0, largest) of Y
 };
 
 class Int8Product {
@@ -83,10 +88,13 @@ class Int8Product {
   Status pack_dense(PrepareContext& ctx, std::span<const Int8Constant> weights);
   void finish(PrepareContext& ctx);
   Scratch layout(void* scratch) const;
+  void run_sparse(ThreadPool& pool, const Int8Run& run, const Scratch& memory) const;
+  // The slabs of a block-sparse kernel; x: its rows of codes, if it lies as rows.
+  const uint8_t* slabs(ThreadPool& pool, const Int8Run& run, const Scratch& memory, const uint8_t* x) const;
   const uint8_t* quantise(ThreadPool& pool, const Int8Run& run, const Scratch& memory) const;
   void row_sums(ThreadPool& pool, const uint8_t* x, const Scratch& memory) const;
   kernels::GemmU8S8Args args_for(const Int8Run& run, const Scratch& memory, const uint8_t* x, int segment) const;
-  void requantise(const Int8Run& run, const Scratch& memory, const SparseInt8::Part& part) const;
+  void finish_part(const Int8Run& run, const Scratch& memory, SparseInt8::Part part) const;
 
   Int8Problem problem_;
   std::vector<int64_t> n_;        // outputs of each weight

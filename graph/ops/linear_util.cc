@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "graph/ops/columns.h"
+
 namespace sprun::graph {
 
 using kernels::Activation;
@@ -60,11 +62,16 @@ Result<LinearAttrs> linear_attrs(const AttrMap& attrs) {
   const auto activation = parse_activation(name);
   if (!activation) return Status(Code::kBadModel, "unknown activation '" + std::string(name) + "'");
   result.activation = *activation;
+  if (const auto& shape = attrs.get_ints("x_shape"); !shape.empty()) {
+    SPRUN_ASSIGN(result.x_shape, Shape::checked(shape));
+  }
+  result.y_columns = attrs.get_int("y_columns", 0) != 0;
   return result;
 }
 
 void set_linear_outputs(InferContext& ctx, const LinearAttrs& attrs, const LinearShapes& shapes, DType dtype) {
-  Shape out = ctx.shape(0);
+  if (attrs.y_columns) return ctx.set_output(0, dtype, Columns::shape(shapes.m, shapes.n_total));
+  Shape out = linear_x_shape(ctx, attrs);
   if (!attrs.split) {
     out[out.rank() - 1] = shapes.n_total;
     return ctx.set_output(0, dtype, out);
@@ -76,13 +83,13 @@ void set_linear_outputs(InferContext& ctx, const LinearAttrs& attrs, const Linea
 }
 
 Status check_residual(const InferContext& ctx, const LinearAttrs& attrs, const LinearShapes& shapes, int input,
-                      DType dtype) {
-  const int outputs = attrs.split ? attrs.num_weights : 1;
+                      DType dtype, int more_outputs) {
+  const int outputs = (attrs.split ? attrs.num_weights : 1) + more_outputs;
   SPRUN_TRY(ctx.check(ctx.num_outputs() == outputs, "expected " + std::to_string(outputs) + " outputs"));
   if (!ctx.has_input(input)) return {};
-  SPRUN_TRY(ctx.check(!attrs.split, "a residual needs one output"));
+  SPRUN_TRY(ctx.check(!attrs.split && !attrs.y_columns, "a residual needs one output of rows"));
   SPRUN_TRY(ctx.check(ctx.dtype(input) == dtype, "the residual has another type"));
-  Shape out = ctx.shape(0);
+  Shape out = linear_x_shape(ctx, attrs);
   out[out.rank() - 1] = shapes.n_total;
   const auto joined = broadcast_shapes(ctx.shape(input), out);
   return ctx.check(joined.ok() && *joined == out,

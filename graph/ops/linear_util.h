@@ -16,12 +16,20 @@ std::optional<kernels::Activation> parse_activation(std::string_view name);
 // The reference of the activations of kernels/gemm.
 double activate(kernels::Activation activation, double x);
 
-// The attributes num_weights, trans_w, split and activation.
+// The attributes num_weights, trans_w, split, activation, x_shape and y_columns.
 struct LinearAttrs {
   int num_weights = 1;
   bool trans_w = false, split = false;
   kernels::Activation activation = kernels::Activation::kNone;
+  // LinearInt8 only, see columns.h: X is columns of a value of this shape; Y becomes columns.
+  std::optional<Shape> x_shape;
+  bool y_columns = false;
 };
+// The shape that X stands for.
+template <class Ctx>
+const Shape& linear_x_shape(const Ctx& ctx, const LinearAttrs& attrs) {
+  return attrs.x_shape ? *attrs.x_shape : ctx.input(0).shape;
+}
 // kBadModel for unknown activations and counts outside [1, kMaxSegments].
 Result<LinearAttrs> linear_attrs(const AttrMap& attrs);
 
@@ -39,9 +47,10 @@ Result<LinearShapes> linear_shapes(const Ctx& ctx, const LinearAttrs& attrs, int
 
 // Sets the outputs: split = one [.., N_i] per weight, else one [.., sum of N_i].
 void set_linear_outputs(InferContext& ctx, const LinearAttrs& attrs, const LinearShapes& shapes, DType dtype);
-// The residual must be float32 (or `dtype`), not split, and broadcast to the output without growing it.
+// The residual must be float32 (or `dtype`), not split, and broadcast to the output without growing it. more_outputs:
+// those behind Y.
 Status check_residual(const InferContext& ctx, const LinearAttrs& attrs, const LinearShapes& shapes, int input,
-                      DType dtype);
+                      DType dtype, int more_outputs = 0);
 
 // y += residual, where the residual is smaller than y and broadcasts. For f32 results of the fast path.
 void add_broadcast(ThreadPool& pool, const TensorView& y, const ConstTensorView& residual);
@@ -50,7 +59,7 @@ template <class Ctx>
 Result<LinearShapes> linear_shapes(const Ctx& ctx, const LinearAttrs& attrs, int bias) {
   const auto fail = [](const std::string& text) { return Status(Code::kBadModel, text); };
   LinearShapes shapes;
-  const Shape& x = ctx.input(0).shape;
+  const Shape& x = linear_x_shape(ctx, attrs);
   if (x.rank() < 1) return fail("X needs at least one axis");
   shapes.m = x.num_elements(0, x.rank() - 1);
   shapes.k = x.back();

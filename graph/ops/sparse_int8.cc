@@ -4,6 +4,7 @@
 #include <cstring>
 #include <new>
 
+#include "graph/ops/columns.h"
 #include "graph/ops/float_elements.h"
 #include "kernels/bsr_gemv/cost.h"
 #include "kernels/bsr_gemv/pack.h"
@@ -145,47 +146,75 @@ std::optional<SparseInt8::Gemv> SparseInt8::cheapest_gemv(const SparseLayer& lay
   return best;
 }
 
-Result<std::optional<SparseInt8>> SparseInt8::choose(PrepareContext& ctx, int64_t m,
-                                                     std::span<const Int8Constant> weights, bool codes) {
-  std::optional<SparseInt8> none;
+// The cheapest form of the weights.
+struct SparseInt8::Form {
+  SparseLayer layer;
+  const kernels::KernelInfo<kernels::BsrU8S8Kernel>* blocks = nullptr;  // one of the two
+  std::optional<Gemv> gemv;
+  std::string estimate;
+};
+
+Result<std::optional<SparseInt8::Form>> SparseInt8::choose_form(PackedCache& cache, SparseMode mode, int64_t m,
+                                                                std::span<const Int8Constant> weights,
+                                                                std::vector<Rejection>& rejected) {
+  std::optional<Form> none;
   const auto refuse = [&](std::string_view kernel, std::string reason) {
-    ctx.rejected.push_back({std::string(kernel), std::move(reason)});
+    rejected.push_back({std::string(kernel), std::move(reason)});
     return none;
   };
-  if (auto why = no_sparse(ctx.sparse(), nullptr)) return refuse("bsr_spmm", *why);
+  if (auto why = no_sparse(mode, nullptr)) return refuse("bsr_spmm", *why);
   std::vector<SparseSource> sources;
   for (const Int8Constant& weight : weights) sources.push_back(weight.source);
-  SPRUN_ASSIGN(const SparseLayer layer, SparseLayer::of(ctx.packed(), kernels::ProductType::kU8S8, m, sources));
-  if (auto why = no_sparse(ctx.sparse(), &layer)) return why->empty() ? none : refuse("bsr_spmm", *why);
+  Form form;
+  SPRUN_ASSIGN(form.layer, SparseLayer::of(cache, kernels::ProductType::kU8S8, m, sources));
+  if (auto why = no_sparse(mode, &form.layer)) return why->empty() ? none : refuse("bsr_spmm", *why);
   std::vector<Rejection> why_not;
-  auto blocks = cheapest_sparse(layer, kernels::bsr_u8s8_kernels(), why_not);
-  auto gemv = cheapest_gemv(layer, why_not);
-  const bool use_gemv = gemv && (blocks.info == nullptr || gemv->cost < blocks.cost);
-  if (!use_gemv && blocks.info == nullptr) return refuse("bsr_spmm", "no kernel takes K " + std::to_string(layer.k));
-  if (gemv && !use_gemv) why_not.push_back({std::string(gemv->info->name), gemv->estimate});
+  auto blocks = cheapest_sparse(form.layer, kernels::bsr_u8s8_kernels(), why_not);
+  form.gemv = cheapest_gemv(form.layer, why_not);
+  const bool use_gemv = form.gemv && (blocks.info == nullptr || form.gemv->cost < blocks.cost);
+  if (!use_gemv && blocks.info == nullptr) return refuse("bsr_spmm", "no kernel takes K " + std::to_string(form.layer.k));
+  if (form.gemv && !use_gemv) why_not.push_back({std::string(form.gemv->info->name), form.gemv->estimate});
   if (use_gemv && blocks.info != nullptr) why_not.push_back({std::string(blocks.info->name), blocks.estimate});
-  ctx.rejected.insert(ctx.rejected.end(), why_not.begin(), why_not.end());
-  const std::string& estimate = use_gemv ? gemv->estimate : blocks.estimate;
-  if (ctx.sparse() == SparseMode::kAuto && (use_gemv ? gemv->cost : blocks.cost) > kWorthIt * layer.dense_cost()) {
-    return refuse(use_gemv ? gemv->info->name : blocks.info->name, estimate);
+  rejected.insert(rejected.end(), why_not.begin(), why_not.end());
+  form.estimate = use_gemv ? form.gemv->estimate : blocks.estimate;
+  if (mode == SparseMode::kAuto && (use_gemv ? form.gemv->cost : blocks.cost) > kWorthIt * form.layer.dense_cost()) {
+    return refuse(use_gemv ? form.gemv->info->name : blocks.info->name, form.estimate);
   }
+  if (use_gemv) return std::optional<Form>(std::move(form));
+  form.blocks = blocks.info;
+  form.gemv.reset();
+  return std::optional<Form>(std::move(form));
+}
+
+Result<const kernels::BsrU8S8Kernel*> SparseInt8::columns_kernel(PackedCache& cache, SparseMode mode, int64_t m,
+                                                                 std::span<const Int8Constant> weights) {
+  std::vector<Rejection> unused;
+  SPRUN_ASSIGN(const std::optional<Form> form, choose_form(cache, mode, m, weights, unused));
+  const bool takes = form && form->blocks != nullptr && form->blocks->kernel->run_columns != nullptr;
+  return takes ? form->blocks->kernel : nullptr;
+}
+
+Result<std::optional<SparseInt8>> SparseInt8::choose(PrepareContext& ctx, int64_t m,
+                                                     std::span<const Int8Constant> weights, bool codes) {
+  SPRUN_ASSIGN(const std::optional<Form> form, choose_form(ctx.packed(), ctx.sparse(), m, weights, ctx.rejected));
+  if (!form) return std::optional<SparseInt8>();
   SparseInt8 sparse;
-  sparse.info_ = use_gemv ? nullptr : blocks.info;
-  sparse.gemv_ = use_gemv ? gemv->info : nullptr;
+  sparse.info_ = form->blocks;
+  sparse.gemv_ = form->gemv ? form->gemv->info : nullptr;
   sparse.codes_ = codes;
   sparse.m_ = m;
-  sparse.k_ = layer.k;
-  sparse.stored_ = layer.stored(use_gemv ? gemv->facts.block : blocks.info->kernel->layout.block);
+  sparse.k_ = form->layer.k;
+  sparse.stored_ = form->layer.stored(form->gemv ? form->gemv->facts.block : form->blocks->kernel->layout.block);
   double bytes = 0, dense_bytes = 0;
   for (const Int8Constant& weight : weights) {
-    SPRUN_TRY(use_gemv ? sparse.pack_gemv(ctx.packed(), weight, gemv->facts.format)
-                       : sparse.pack_blocks(ctx.packed(), weight));
+    SPRUN_TRY(form->gemv ? sparse.pack_gemv(ctx.packed(), weight, form->gemv->facts.format)
+                         : sparse.pack_blocks(ctx.packed(), weight));
     bytes += static_cast<double>(sparse.weights_.back().bytes);
     dense_bytes += static_cast<double>(weight.source.weight.n) * static_cast<double>(weight.source.weight.k);
   }
   sparse.split(ctx.max_threads());
-  ctx.detail = fmt::format("{}, weights {:.0f} bytes, {:.3f}x of dense int8", estimate, bytes, bytes / dense_bytes);
-  if (!use_gemv && blocks.info->kernel->has_bounded_form) ctx.detail += sparse.pairs_detail();
+  ctx.detail = fmt::format("{}, weights {:.0f} bytes, {:.3f}x of dense int8", form->estimate, bytes, bytes / dense_bytes);
+  if (form->blocks != nullptr && form->blocks->kernel->has_bounded_form) ctx.detail += sparse.pairs_detail();
   return std::optional<SparseInt8>(std::move(sparse));
 }
 
@@ -254,6 +283,52 @@ void SparseInt8::split(int workers) {
   }
 }
 
+const uint8_t* SparseInt8::pack(ThreadPool& pool, const uint8_t* x, int64_t ldx, void* scratch) const {
+  if (info_ == nullptr || info_->kernel->pack_x == nullptr) return nullptr;
+  uint8_t* slabs = static_cast<uint8_t*>(scratch);
+  kernels::pack_x_slabs(*info_->kernel, x, ldx, m_, k_, slabs,
+                        [&pool](int64_t n, int64_t grain, const auto& fn) { pool.parallel_for(n, grain, fn); });
+  return slabs;
+}
+
+const uint8_t* SparseInt8::quantise(ThreadPool& pool, const float* x, kernels::QuantParams params,
+                                    void* scratch) const {
+  constexpr int64_t kInputs = 128;  // of a task
+  const int64_t tasks = (k_ + kInputs - 1) / kInputs, all = num_slabs(info_->kernel->layout, m_) * tasks;
+  uint8_t* slabs = static_cast<uint8_t*>(scratch);
+  pool.parallel_for(all, 4, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t task = all - 1 - i;  // the last floats written come first: they are still in a near cache
+      const int64_t slab = task / tasks, k = task % tasks * kInputs, at = (slab * k_ + k) * Columns::kRows;
+      info_->kernel->quantize_columns(x + at, std::min(kInputs, k_ - k), m_ - slab * Columns::kRows, params.scale,
+                                      params.zero_point, slabs + at);
+    }
+  });
+  return slabs;
+}
+
+void SparseInt8::run_columns(ThreadPool& pool, const uint8_t* slabs, const kernels::GemmU8S8Args& args,
+                             const kernels::BsrColumns& y, void* scratch) const {
+  kernels::BsrU8S8Args product = {args, weights_[0].packed, slabs};
+  product.gemm.w_sum = weights_[0].sums;
+  char* own = static_cast<char*>(scratch) + kernels::align_scratch(slab_bytes());
+  const auto range_of = [&](int worker) { return reinterpret_cast<float*>(own + worker_bytes() * (worker + 1)) - 2; };
+  for (int w = 0; w < pool.num_threads(); ++w) std::fill_n(range_of(w), 2, 0.0F);
+  pool.parallel_for(parts_[0].count(), 1, [&](int64_t begin, int64_t end, int worker) {
+    kernels::BsrColumns part = y;
+    part.range = range_of(worker);
+    for (int64_t p = begin; p < end; ++p) {
+      info_->kernel->run_columns(product, part, parts_[0].range(p), own + worker_bytes() * worker);
+    }
+  });
+  if (y.range == nullptr) return;
+  std::fill_n(y.range, 2, 0.0F);
+  for (int w = 0; w < pool.num_threads(); ++w) {
+    y.range[0] = std::min(y.range[0], range_of(w)[0]);
+    y.range[1] = std::max(y.range[1], range_of(w)[1]);
+  }
+}
+
 int64_t SparseInt8::slab_bytes() const {
   if (info_ == nullptr || info_->kernel->pack_x == nullptr) return 0;
   return num_slabs(info_->kernel->layout, m_) * x_slab_elements(info_->kernel->layout, k_);
@@ -267,8 +342,9 @@ int64_t SparseInt8::scratch_bytes(int workers) const {
 int64_t SparseInt8::worker_bytes() const {
   const BsrLayout& layout = info_->kernel->layout;
   const int64_t outputs = std::max<int64_t>(kSmallPart, layout.unit_rows);
+  constexpr int64_t kRangeBytes = 64;  // at the end
   return kernels::align_scratch(info_->kernel->scratch_bytes) +
-         (codes_ ? kernels::align_scratch(outputs * layout.slab_tokens * 4) : 0);
+         (codes_ ? kernels::align_scratch(outputs * layout.slab_tokens * 4) : 0) + kRangeBytes;
 }
 
 }  // namespace sprun::graph

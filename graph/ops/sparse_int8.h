@@ -9,6 +9,7 @@
 #include "graph/ops/sparse_choice.h"
 #include "kernels/bsr_gemv/bsr_gemv.h"
 #include "kernels/bsr_spmm/bsr_spmm.h"
+#include "kernels/gemm/quantize_rows.h"
 
 namespace sprun::graph {
 
@@ -43,9 +44,23 @@ class SparseInt8 {
     const float* y = nullptr;  // [m_begin.., n_begin..] when keeps_floats()
     int64_t ldy = 0;
   };
-  // args(segment): everything of GemmU8S8Args but w and w_sum. done(part) is called for each finished part.
+  // The block-sparse kernel of these weights if X and Y can lie as columns.h has it; null: they cannot.
+  static Result<const kernels::BsrU8S8Kernel*> columns_kernel(PackedCache& cache, SparseMode mode, int64_t m,
+                                                              std::span<const Int8Constant> weights);
+  bool takes_columns() const { return info_ != nullptr && info_->kernel->run_columns != nullptr; }
+
+  // X as the kernel wants it, in scratch; null for kernels that read rows. From rows of codes, or from columns of
+  // floats.
+  const uint8_t* pack(ThreadPool& pool, const uint8_t* x, int64_t ldx, void* scratch) const;
+  const uint8_t* quantise(ThreadPool& pool, const float* x, kernels::QuantParams params, void* scratch) const;
+
+  // slabs: of pack() or quantise(). args(segment): everything of GemmU8S8Args but w and w_sum. done(part) is called for
+  // each finished part.
   template <class MakeArgs, class Done>
-  void run(ThreadPool& pool, const uint8_t* x, int64_t ldx, void* scratch, const MakeArgs& args, const Done& done) const;
+  void run(ThreadPool& pool, const uint8_t* slabs, void* scratch, const MakeArgs& args, const Done& done) const;
+  // The only weight, Y as columns; y.range becomes min(0, smallest), max(0, largest).
+  void run_columns(ThreadPool& pool, const uint8_t* slabs, const kernels::GemmU8S8Args& args,
+                   const kernels::BsrColumns& y, void* scratch) const;
 
  private:
   struct Weight {
@@ -57,7 +72,11 @@ class SparseInt8 {
     const float* scale = nullptr;
   };
   struct Gemv;
+  struct Form;  // what was chosen
 
+  static Result<std::optional<Form>> choose_form(PackedCache& cache, SparseMode mode, int64_t m,
+                                                 std::span<const Int8Constant> weights,
+                                                 std::vector<Rejection>& rejected);
   static std::optional<Gemv> cheapest_gemv(const SparseLayer& layer, std::vector<Rejection>& why_not);
   // Which form of a kernel that has two the weights get, for explain.
   std::string pairs_detail() const;
@@ -65,7 +84,7 @@ class SparseInt8 {
   Status pack_gemv(PackedCache& cache, const Int8Constant& weight, kernels::GemvFormat format);
   void split(int workers);
   int64_t slab_bytes() const;
-  // Bytes of a worker: the kernel's, then the floats of a part.
+  // Bytes of a worker: the kernel's, the floats of a part, the range of its Y.
   int64_t worker_bytes() const;
 
   // One of the two is set.
@@ -80,14 +99,8 @@ class SparseInt8 {
 };
 
 template <class MakeArgs, class Done>
-void SparseInt8::run(ThreadPool& pool, const uint8_t* x, int64_t ldx, void* scratch, const MakeArgs& args,
+void SparseInt8::run(ThreadPool& pool, const uint8_t* slabs, void* scratch, const MakeArgs& args,
                      const Done& done) const {
-  const auto parallel_for = [&pool](int64_t n, int64_t grain, const auto& fn) { pool.parallel_for(n, grain, fn); };
-  uint8_t* slabs = nullptr;
-  if (info_ != nullptr && info_->kernel->pack_x != nullptr) {
-    slabs = static_cast<uint8_t*>(scratch);
-    kernels::pack_x_slabs(*info_->kernel, x, ldx, m_, k_, slabs, parallel_for);
-  }
   char* own = static_cast<char*>(scratch) + kernels::align_scratch(slab_bytes());
   const auto parts_of = [&](size_t s) { return info_ != nullptr ? parts_[s].count() : gemv_parts_[s].parts; };
   const auto run_blocks = [&](size_t s, int64_t p, int worker) {

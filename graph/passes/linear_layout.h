@@ -17,10 +17,11 @@ struct LinearLayout {
   size_t zero(int i) const { return static_cast<size_t>(1 + 2 * n + i); }  // codes only
   size_t bias(int i) const { return static_cast<size_t>(1 + (codes ? 3 : 1) * n + i); }
   size_t residual() const { return static_cast<size_t>(1 + (codes ? 4 : 2) * n); }
-  size_t x_scale() const { return residual() + 1; }                         // int8 only, as the three below
+  size_t x_scale() const { return residual() + 1; }                         // int8 only, as the four below
   size_t x_zero() const { return residual() + 2; }
   size_t y_scale() const { return residual() + 3; }
   size_t y_zero() const { return residual() + 4; }
+  size_t x_range() const { return residual() + 5; }
 };
 
 inline bool is_linear(const Node& node) {

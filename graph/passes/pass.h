@@ -14,8 +14,10 @@
 
 #include "graph/ir/graph.h"
 #include "sprun/model.h"
+#include "sprun/sparse.h"
 
 namespace sprun {
+class PackedCache;
 class ThreadPool;
 }
 
@@ -29,6 +31,9 @@ struct PassContext {
   PassStage stage = PassStage::kLoad;  // kLoad or kPlan: what is running now
   Precision precision = Precision::kF32;
   ThreadPool* pool = nullptr;
+  // When a plan is made: what its kernels will be chosen with.
+  SparseMode sparse = SparseMode::kAuto;
+  PackedCache* packed = nullptr;
   // Set when a plan is made for steps that keep keys and values in place.
   const KvCacheSpec* kv_cache = nullptr;
   // Folded constants above this size stay computed when running.

@@ -87,6 +87,17 @@ struct BsrU8S8Args {
   const uint8_t* slabs = nullptr;
 };
 
+// Y as the X of a product that wants kColumnSlabs, so that nothing is turned around between two layers.
+// Needs one scale and zero point for all of X, and no residual; of tokens past M some are written.
+struct BsrColumns {
+  float* floats = nullptr;  // [slab][N][64], token 64 slab + t at t
+  float* range = nullptr;   // [2] with floats: min and max of what was there, of 0 and of Y; NaN is skipped
+  // Instead of floats: saturate_u8(round_half_even(y / scale) + zero_point) in the order of kColumnSlabs.
+  uint8_t* codes = nullptr;
+  float scale = 1.0F;
+  int32_t zero_point = 0;
+};
+
 struct BsrU8S8Kernel {
   BsrLayout layout;
   int64_t min_m;          // rows from which the kernel is worth taking before the next in the list
@@ -95,6 +106,12 @@ struct BsrU8S8Kernel {
   // Copies rows of X [m, k] into slab `slab` at `out` (slab_bytes() bytes); null for kRowMajor.
   void (*pack_x)(const uint8_t* x, int64_t ldx, int64_t m, int64_t k, int64_t slab, uint8_t* out);
   bool has_bounded_form = false;  // quicker for weights with pairs_fit; the result is the same
+  // kColumnSlabs only, else null. run() with Y as columns; gemm.y, y_s32 and the residual are not used.
+  void (*run_columns)(const BsrU8S8Args& args, const BsrColumns& y, const BsrRange& range, void* scratch) = nullptr;
+  // Codes of `inputs` rows of 64 floats of BsrColumns, in the order of kColumnSlabs; of the tokens from `tokens` on
+  // nothing is promised.
+  void (*quantize_columns)(const float* x, int64_t inputs, int64_t tokens, float scale, int32_t zero_point,
+                           uint8_t* out) = nullptr;
 };
 
 // gemm.x, gemm.ldx and gemm.w are not used.

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "kernels/bsr_spmm/columns_impl.h"
+#include "kernels/bsr_spmm/columns_out_impl.h"
 #include "kernels/bsr_spmm/lines_impl.h"
 #include "kernels/bsr_spmm/pack_x_impl.h"
 #include "kernels/gemm/finish_u8s8_impl.h"
@@ -178,15 +179,24 @@ using U8S8Product = TokenLanes<
                                 Lines<Lanes, U8S8Shape<typename Lanes::Arch>, kLayout>>,
              U8S8Ends<typename Lanes::Arch, kLayout>>>;
 
-template <class Arch, const BsrLayout& kLayout>
-void run_u8s8(const BsrU8S8Args& args, const BsrRange& range, void* scratch) {
+// fn() gets the product for these weights.
+template <class Arch, const BsrLayout& kLayout, class Fn>
+SPRUN_INLINE void with_form(const BsrWeights& w, const Fn& fn) {
   using Forms = U8S8Forms<Arch, kLayout>;
   if constexpr (simd::kHasPairs<Arch>) {
-    if (args.w.pairs_fit) {
-      return U8S8Product<typename Forms::Bounded, kLayout>::run(args, range, scratch);
-    }
+    if (w.pairs_fit) return fn(U8S8Product<typename Forms::Bounded, kLayout>());
   }
-  U8S8Product<typename Forms::Any, kLayout>::run(args, range, scratch);
+  fn(U8S8Product<typename Forms::Any, kLayout>());
+}
+
+template <class Arch, const BsrLayout& kLayout>
+void run_u8s8(const BsrU8S8Args& args, const BsrRange& range, void* scratch) {
+  with_form<Arch, kLayout>(args.w, [&](auto product) { product.run(args, range, scratch); });
+}
+
+template <class Arch, const BsrLayout& kLayout>
+void run_columns_u8s8(const BsrU8S8Args& args, const BsrColumns& y, const BsrRange& range, void* scratch) {
+  with_form<Arch, kLayout>(args.w, [&](auto product) { ColumnsOut<decltype(product)>::run(args, y, range, scratch); });
 }
 
 template <class Arch, const BsrLayout& kLayout>
@@ -197,6 +207,8 @@ constexpr BsrU8S8Kernel make_u8s8(int64_t min_m) {
   kernel.has_bounded_form = simd::kHasPairs<Arch>;
   if constexpr (kLayout.x_layout == XLayout::kColumnSlabs) {
     kernel.pack_x = pack_x_columns<Arch>;
+    kernel.run_columns = run_columns_u8s8<Arch, kLayout>;
+    kernel.quantize_columns = quantize_columns<Arch>;
   } else {
     kernel.pack_x = pack_x_quads<Arch, kLayout.slab_tokens>;
   }

@@ -1,4 +1,6 @@
 // Scalar references of the u8 x s8 block-sparse products: the shortest loops over the packed form.
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/bsr_spmm/bsr_ref.h"
@@ -24,23 +26,71 @@ void pack_x(const uint8_t* x, int64_t ldx, int64_t m, int64_t k, int64_t slab, u
   }
 }
 
+// Sum of element (m, n) of Y, zero points taken out.
 template <const BsrLayout& kLayout>
-void run(const BsrU8S8Args& args, const BsrRange& range, void*) {
+int32_t sum_of(const BsrU8S8Args& args, int64_t m, int64_t n) {
   const GemmU8S8Args& a = args.gemm;
-  for_each_output(kLayout, range, a.m, a.n, [&](int64_t m, int64_t n) {
-    const uint8_t* slab = args.slabs + m / kLayout.slab_tokens * x_slab_elements(kLayout, a.k);
-    const int32_t zero = a.x_zero_point == nullptr ? 0 : a.x_zero_point[m * a.x_zero_point_stride];
-    int32_t sum = -zero * (zero == 0 ? 0 : a.w_sum[n]);
-    for_each_stored(kLayout, args.w, n, [&](int64_t at, int64_t k) {
-      sum += static_cast<const int8_t*>(args.w.values)[at] *
-             slab[slab_index(kLayout, m % kLayout.slab_tokens, k)];
-    });
-    finish_u8s8_ref(a, m, n, sum);
+  const uint8_t* slab = args.slabs + m / kLayout.slab_tokens * x_slab_elements(kLayout, a.k);
+  const int32_t zero = a.x_zero_point == nullptr ? 0 : a.x_zero_point[m * a.x_zero_point_stride];
+  int32_t sum = -zero * (zero == 0 ? 0 : a.w_sum[n]);
+  for_each_stored(kLayout, args.w, n, [&](int64_t at, int64_t k) {
+    sum += static_cast<const int8_t*>(args.w.values)[at] *
+           slab[slab_index(kLayout, m % kLayout.slab_tokens, k)];
   });
+  return sum;
 }
 
 template <const BsrLayout& kLayout>
-constexpr BsrU8S8Kernel kKernel = {kLayout, 1, 0, run<kLayout>, pack_x<kLayout>};
+void run(const BsrU8S8Args& args, const BsrRange& range, void*) {
+  for_each_output(kLayout, range, args.gemm.m, args.gemm.n, [&](int64_t m, int64_t n) {
+    finish_u8s8_ref(args.gemm, m, n, sum_of<kLayout>(args, m, n));
+  });
+}
+
+uint8_t code(float y, float scale, int32_t zero_point) {
+  const float rounded = std::nearbyint(y / scale);
+  if (std::isnan(rounded)) return 0;
+  const float low = static_cast<float>(-zero_point), high = static_cast<float>(255 - zero_point);
+  return static_cast<uint8_t>(static_cast<int32_t>(std::min(high, std::max(low, rounded))) + zero_point);
+}
+
+template <const BsrLayout& kLayout>
+void run_columns(const BsrU8S8Args& args, const BsrColumns& y, const BsrRange& range, void*) {
+  for_each_output(kLayout, range, args.gemm.m, args.gemm.n, [&](int64_t m, int64_t n) {
+    const GemmU8S8Args& a = args.gemm;
+    const float scale = *a.x_scale * a.w_scale[n * a.w_scale_stride];
+    const float bias = a.epilogue.bias == nullptr ? 0.0F : a.epilogue.bias[n];
+    const float sum = static_cast<float>(sum_of<kLayout>(args, m, n));
+    const float value = activate_ref(a.epilogue.activation, sum * scale + bias);
+    const int64_t row = (m / 64 * a.n + n) * 64;
+    if (y.codes != nullptr) {
+      y.codes[row + m % 64 % 16 / 4 * 16 + m % 64 / 16 * 4 + m % 4] = code(value, y.scale, y.zero_point);
+      return;
+    }
+    y.floats[row + m % 64] = value;
+    y.range[0] = std::min(y.range[0], std::min(0.0F, std::isnan(value) ? 0.0F : value));
+    y.range[1] = std::max(y.range[1], std::max(0.0F, std::isnan(value) ? 0.0F : value));
+  });
+}
+
+void quantize_columns(const float* x, int64_t inputs, int64_t tokens, float scale, int32_t zero_point, uint8_t* out) {
+  for (int64_t i = 0; i < inputs * 64; ++i) {
+    const int64_t t = i % 64;
+    if (t < tokens) out[i - t + t % 16 / 4 * 16 + t / 16 * 4 + t % 4] = code(x[i], scale, zero_point);
+  }
+}
+
+template <const BsrLayout& kLayout>
+constexpr BsrU8S8Kernel make() {
+  BsrU8S8Kernel kernel = {kLayout, 1, 0, run<kLayout>, pack_x<kLayout>};
+  if constexpr (kLayout.x_layout == XLayout::kColumnSlabs) {
+    kernel.run_columns = run_columns<kLayout>;
+    kernel.quantize_columns = quantize_columns;
+  }
+  return kernel;
+}
+template <const BsrLayout& kLayout>
+constexpr BsrU8S8Kernel kKernel = make<kLayout>();
 
 }  // namespace
 

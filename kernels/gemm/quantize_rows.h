@@ -55,9 +55,10 @@ void quantize_per_row(const QuantizeRowsKernel& kernel, const QuantizeRowsArgs& 
 // scratch: quantize_per_tensor_scratch_bytes(workers).
 constexpr int64_t quantize_per_tensor_scratch_bytes(int workers) { return 64 * workers; }
 
+// The parameters of all rows together; args.y, scale and zero_point are not used.
 template <class ParallelFor>
-void quantize_per_tensor(const QuantizeRowsKernel& kernel, const QuantizeRowsArgs& args,
-                         int workers, void* scratch, const ParallelFor& parallel_for) {
+QuantParams measure_per_tensor(const QuantizeRowsKernel& kernel, const QuantizeRowsArgs& args,
+                               int workers, void* scratch, const ParallelFor& parallel_for) {
   struct alignas(64) Range {  // a cache line per worker
     float min, max;
   };
@@ -72,8 +73,7 @@ void quantize_per_tensor(const QuantizeRowsKernel& kernel, const QuantizeRowsArg
     r.max = hi > r.max ? hi : r.max;
   };
   const int64_t grain = quantize_grain(args.k);
-  const bool serial = workers == 1 || args.rows <= grain;
-  if (serial) {
+  if (workers == 1 || args.rows <= grain) {
     measure(0, args.rows, 0);
   } else {
     parallel_for(args.rows, grain, measure);
@@ -82,19 +82,33 @@ void quantize_per_tensor(const QuantizeRowsKernel& kernel, const QuantizeRowsArg
     if (ranges[i].min < ranges[0].min) ranges[0].min = ranges[i].min;
     if (ranges[i].max > ranges[0].max) ranges[0].max = ranges[i].max;
   }
-  const QuantParams params = dynamic_quant_params(ranges[0].min, ranges[0].max);
-  *args.scale = params.scale;
-  *args.zero_point = params.zero_point;
+  return dynamic_quant_params(ranges[0].min, ranges[0].max);
+}
+
+// Codes of all rows with known parameters; args.scale and zero_point are not used.
+template <class ParallelFor>
+void quantize_all(const QuantizeRowsKernel& kernel, const QuantizeRowsArgs& args, QuantParams params, int workers,
+                  const ParallelFor& parallel_for) {
+  const int64_t grain = quantize_grain(args.k);
   const auto convert = [&](int64_t begin, int64_t end, int) {
     kernel.quantize(args.x + begin * args.ldx, args.ldx, end - begin, args.k, params.scale,
                     params.zero_point, args.y + begin * args.ldy, args.ldy,
                     args.sums == nullptr ? nullptr : args.sums + begin);
   };
-  if (serial) {
+  if (workers == 1 || args.rows <= grain) {
     convert(0, args.rows, 0);
   } else {
     parallel_for(args.rows, grain, convert);
   }
+}
+
+template <class ParallelFor>
+void quantize_per_tensor(const QuantizeRowsKernel& kernel, const QuantizeRowsArgs& args,
+                         int workers, void* scratch, const ParallelFor& parallel_for) {
+  const QuantParams params = measure_per_tensor(kernel, args, workers, scratch, parallel_for);
+  *args.scale = params.scale;
+  *args.zero_point = params.zero_point;
+  quantize_all(kernel, args, params, workers, parallel_for);
 }
 
 }  // namespace sprun::kernels

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/gemm/gemm_types.h"
-#include "kernels/simd/vec.h"
+#include "kernels/simd/quantize.h"
 
 namespace sprun::kernels::gemm {
 
@@ -46,16 +46,7 @@ void quantize_rows(const float* x, int64_t ldx, int64_t rows, int64_t k, float s
                    int32_t zero_point, uint8_t* y, int64_t ldy, int32_t* sums) {
   using V = simd::F32<Arch>;
   using I = simd::I32<Arch>;
-  const V s = V::broadcast(scale);
-  const I zero = I::broadcast(zero_point);
-  // A true division: multiplying by 1 / scale rounds differently for some inputs. Clamped to what
-  // the codes can hold before it is rounded. NaN passes (it is the second operand), becomes
-  // INT32_MIN, and is stored as 0.
-  const V low = V::broadcast(static_cast<float>(-zero_point));
-  const V high = V::broadcast(static_cast<float>(255 - zero_point));
-  const auto convert = [=](V v) __attribute__((always_inline)) {
-    return I::from_f32(V::min(high, V::max(low, v / s))) + zero;
-  };
+  const simd::ToU8<Arch> convert(scale, zero_point);
   for (int64_t r = 0; r < rows; ++r) {
     const float* in = x + r * ldx;
     uint8_t* out = y + r * ldy;

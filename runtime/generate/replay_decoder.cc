@@ -27,7 +27,7 @@ class ReplayDecoder : public TokenDecoder {
 
   Status prepare(int64_t) override { return {}; }
 
-  void reset() override {
+  void restart() override {
     length_ = 0;
     sequence_.clear();
     states_.clear();

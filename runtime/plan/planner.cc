@@ -50,6 +50,8 @@ class Planner {
     ctx.stage = graph::PassStage::kPlan;
     ctx.precision = options_.precision;
     ctx.pool = &pool_;
+    ctx.sparse = options_.sparse;
+    ctx.packed = &packed_;
     ctx.kv_cache = options_.kv_cache;
     ctx.max_folded_bytes = int64_t{16} << 20;
     SPRUN_TRY(graph::run_passes(graph_, ctx, options_.disabled_passes, plan_->passes_));

@@ -104,6 +104,31 @@ TEST(SparseModel, StaticallyQuantisedLayersToo) {
   }
 }
 
+// One feed-forward layer after the other keeps what lies between its products as columns; that changes no bit.
+TEST(SparseModel, ColumnsBetweenLayersChangeNothing) {
+  for (const bool qdq : {false, true}) {
+    auto config = config_of({"4x1", 0.9});
+    config.qdq = qdq;
+    const GeneratedModel file(config);
+    auto rows = options_with(SparseMode::kForce);
+    rows.disabled_passes = {"keep_columns"};
+    for (const int64_t seq : {16, 61, 64, 113, 128, 200}) {
+      for (const int threads : {1, 2}) {
+        expect_same_bits(run(file, options_with(SparseMode::kForce), 1, seq, threads), run(file, rows, 1, seq, threads),
+                         "seq " + std::to_string(seq) + (qdq ? " qdq" : ""));
+      }
+    }
+    EXPECT_NE(explain(file, options_with(SparseMode::kForce), 64).find("[1,1024,64]"), std::string::npos);
+  }
+}
+
+TEST(SparseModel, RowsStayWhereColumnsWouldBeHalfEmptyOrAKernelDoesNotTakeThem) {
+  const GeneratedModel file(config_of({"4x1", 0.9})), other(config_of({"16x4", 0.9}));
+  EXPECT_EQ(explain(file, options_with(SparseMode::kForce), 40).find(",1024,64]"), std::string::npos);
+  EXPECT_EQ(explain(file, options_with(SparseMode::kOff), 64).find(",1024,64]"), std::string::npos);
+  EXPECT_EQ(explain(other, options_with(SparseMode::kForce), 64).find(",1024,64]"), std::string::npos);
+}
+
 TEST(SparseModel, FloatLayersAgreeWithDenseOnes) {
   for (const char* pattern : {"4x1", "16x4", "unstructured"}) {
     const GeneratedModel file(config_of({pattern, 0.9, modelgen::Quantization::kNone}));
