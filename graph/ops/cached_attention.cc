@@ -9,6 +9,8 @@
 //   4 cache_v        [kv heads, capacity, v_head_dim]
 //   5 position       int64 [1]: p, tokens in the cache before this step
 //   6, 7 scales      float32 [kv heads, capacity] of keys and of values, with int8 only. WRITTEN
+//   8 bias           optional float32 [num_heads, capacity + T - 1]: a key that is d tokens before its query gets element
+//                    capacity - 1 - d of the head's row added to its score
 // Attributes: num_heads*, head_dim*, kv_num_heads, v_head_dim, scale, softcap, layouts and offsets as in sprun.Attention;
 //   left_window (-1: all)
 // kBadInput when p + T exceeds the capacity.
@@ -22,7 +24,7 @@ namespace {
 
 using kernels::AttentionArgs;
 
-enum Input { kQ, kK, kV, kCacheK, kCacheV, kPosition, kScalesK, kScalesV };
+enum Input { kQ, kK, kV, kCacheK, kCacheV, kPosition, kScalesK, kScalesV, kBias };
 
 struct Problem {
   AttentionArgs args;
@@ -59,6 +61,23 @@ Status describe_cache(const Ctx& ctx, Problem& p) {
   return {};
 }
 
+// Each query reads the same row of the table, one element further to the left than the query before it.
+template <class Ctx>
+Status describe_bias(const Ctx& ctx, Problem& p) {
+  if (!ctx.has_input(kBias)) return {};
+  AttentionArgs& a = p.args;
+  const ConstTensorView& bias = ctx.input(kBias);
+  const Shape expected{a.heads, p.capacity + a.q_len - 1};
+  if (bias.dtype != DType::kF32 || !(bias.shape == expected)) {
+    return op_error(ctx.node(), "bias must be float32 of shape " + expected.to_string());
+  }
+  a.mask_kind = kernels::MaskKind::kAdd;
+  a.mask_head = expected[1];
+  a.mask_row = a.q_len > 1 ? -1 : 0;
+  a.mask_key = 1;
+  return {};
+}
+
 template <class Ctx>
 Status describe(const Ctx& ctx, Problem& p) {
   const Node& node = ctx.node();
@@ -90,6 +109,7 @@ Status describe(const Ctx& ctx, Problem& p) {
   a.causal = a.q_len > 1;
   a.left_window = attrs.get_int("left_window", -1);
   a.bf16_products = attrs.get_string("precision", "f32") == "bf16";
+  SPRUN_TRY(describe_bias(ctx, p));
   p.bhsd_out = attrs.get_string("out_layout", "bshd") == "bhsd";
   a.out_strides = p.bhsd_out ? kernels::bhsd_strides(a.heads, a.q_len, a.v_dim)
                              : kernels::bshd_strides(a.heads, a.q_len, a.v_dim);
@@ -151,6 +171,7 @@ Status run_cached(RunContext& ctx) {
     a.k_scale = ctx.input(kScalesK).as<float>();
     a.v_scale = ctx.input(kScalesV).as<float>();
   }
+  if (ctx.has_input(kBias)) a.mask = ctx.input(kBias).as<float>() + (p.capacity - 1 - position);
   a.out = ctx.output(0).data;
   a.kv_len = position + a.q_len;
   a.offset = position;
@@ -159,7 +180,7 @@ Status run_cached(RunContext& ctx) {
 }
 
 constexpr OpDef kOps[] = {
-    {.domain = "sprun", .name = "CachedAttention", .inputs = {6, 8}, .infer = infer_cached, .run = run_cached,
+    {.domain = "sprun", .name = "CachedAttention", .inputs = {6, 9}, .infer = infer_cached, .run = run_cached,
      .prepare = prepare_cached},
 };
 

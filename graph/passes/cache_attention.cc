@@ -5,14 +5,14 @@
 //
 // The new op stores k and v behind the tokens the cache holds and attends to all of them, so nothing is copied from step to
 // step and no shape depends on the number of tokens. That is the same only if the mask hides just what lies after a
-// token, or also what lies before a window: it is a constant here, and its elements are looked at. Plan stage, and only when
-// PassContext::kv_cache is set.
-#include <algorithm>
-#include <cmath>
+// token, or also what lies before a window, or adds a slope times the distance (ALiBi): it is a constant here, and its elements
+// are looked at (causal_mask.h). Plan stage, and only when PassContext::kv_cache is set.
+#include <map>
 #include <optional>
 
 #include "graph/ir/pattern.h"
 #include "graph/ops/op.h"
+#include "graph/passes/causal_mask.h"
 #include "graph/passes/kv_cache.h"
 #include "graph/passes/pass.h"
 
@@ -111,58 +111,19 @@ std::optional<NewRows> split_operand(const Graph& graph, ValueId v, const std::s
   return rows;
 }
 
-enum class Sight : uint8_t { kSees, kHidden, kOther };
-
-Sight sight(const Tensor& mask, int64_t i) {
-  if (mask.dtype() == DType::kBool) return mask.as<uint8_t>()[i] != 0 ? Sight::kSees : Sight::kHidden;
-  const float x = mask.as<float>()[i];
-  return x == 0.0F ? Sight::kSees : x <= -1e4F ? Sight::kHidden : Sight::kOther;
-}
-
-// First key that a row of `width` keys sees, if it sees exactly [first, last]; -1 otherwise.
-int64_t first_seen(const Tensor& mask, int64_t row_begin, int64_t width, int64_t last) {
-  int64_t first = 0;
-  while (first < last && sight(mask, row_begin + first) == Sight::kHidden) ++first;
-  for (int64_t j = first; j < width; ++j) {
-    if (sight(mask, row_begin + j) != (j <= last ? Sight::kSees : Sight::kHidden)) return -1;
-  }
-  return first;
-}
-
-// True if the mask of tokens `past` ... lets each see itself and all before it, or *window of those; -1: all.
-bool is_causal(const Tensor& mask, int64_t past, int64_t tokens, int64_t* window) {
-  const Shape& shape = mask.shape();
-  if (mask.dtype() != DType::kF32 && mask.dtype() != DType::kBool) return false;
-  const int rank = shape.rank();
-  if (rank < 1 || shape.back() != past + tokens) return false;
-  if ((rank >= 2 ? shape[rank - 2] : 1) != tokens) return false;
-  *window = -1;
-  bool seen_window = false;
-  const int64_t rows = mask.num_elements() / shape.back();
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t last = past + r % tokens;
-    const int64_t first = first_seen(mask, r * shape.back(), shape.back(), last);
-    if (first < 0) return false;
-    const int64_t reach = last - first;
-    if (first > 0 && seen_window && reach != *window) return false;
-    if (first == 0 && seen_window && reach > *window) return false;
-    if (first > 0) *window = reach, seen_window = true;
-  }
-  return true;
-}
-
-// Why the mask of an attention node is not causality alone; empty if it is.
-std::string check_mask(const Graph& graph, const Node& node, const KvCacheSpec& spec, int64_t tokens, int64_t* window) {
-  *window = node.attrs.get_int("left_window", -1);
+// Why the mask of an attention node is not causality alone, perhaps with a window and ALiBi; empty if it is.
+std::string check_mask(const Graph& graph, const Node& node, const KvCacheSpec& spec, int64_t tokens, CausalMask* mask) {
   if (node.input(4) != kNoValue) return "has lengths of keys that are known only when running";
-  if (node.input(3) == kNoValue) {
-    const bool causal = node.attrs.get_int("causal", 0) != 0 && node.attrs.get_int("causal_offset", spec.past) == spec.past;
-    return tokens == 1 || causal ? "" : "has no mask, so that tokens see those after them";
+  const bool causal = node.attrs.get_int("causal", 0) != 0 && node.attrs.get_int("causal_offset", spec.past) == spec.past;
+  const int64_t window = node.attrs.get_int("left_window", -1);
+  if (node.input(3) != kNoValue) {
+    const auto read = read_causal_mask(graph, node.inputs[3], spec.past, tokens, node.attrs.get_int("num_heads", 0));
+    if (!read) return "has a mask that is not just causal, or depends on the token ids";
+    *mask = *read;
   }
-  const Tensor* mask = graph.constant(node.inputs[3]);
-  if (mask == nullptr) return "has a mask that depends on the token ids";
-  if (!is_causal(*mask, spec.past, tokens, window)) return "has a mask that is not just causal";
-  return "";
+  if (window >= 0) mask->window = window;
+  if (tokens == 1 || causal || mask->causal) return "";
+  return "has no mask, so that tokens see those after them";
 }
 
 // The number of new tokens, from the shape of Q.
@@ -175,7 +136,24 @@ int64_t count_tokens(const Graph& graph, const Node& node) {
 
 std::string layout_of(const Node& node, const char* name) { return std::string(node.attrs.get_string(name, "bshd")); }
 
-std::string rewrite(Graph& graph, NodeId n, const KvCacheSpec& spec) {
+// Tables of ALiBi that layers share, by slopes.
+using BiasTables = std::map<std::vector<float>, ValueId>;
+
+// slope * distance by head and distance: the last `tokens` - 1 columns are of keys that nobody sees.
+Result<ValueId> bias_table(Graph& graph, const std::vector<float>& slopes, int64_t capacity, int64_t tokens,
+                           BiasTables& tables) {
+  if (const auto found = tables.find(slopes); found != tables.end()) return found->second;
+  const int64_t width = capacity + tokens - 1;
+  SPRUN_ASSIGN(Tensor table, Tensor::allocate(DType::kF32, Shape{static_cast<int64_t>(slopes.size()), width}));
+  auto* to = table.mutable_view().as<float>();
+  for (const float slope : slopes) {
+    for (int64_t c = 0; c < width; ++c) *to++ = slope * static_cast<float>(c - (capacity - 1));
+  }
+  const ValueId v = graph.add_constant(graph.unique_name("cache/bias"), std::move(table));
+  return tables[slopes] = v;
+}
+
+std::string rewrite(Graph& graph, NodeId n, const KvCacheSpec& spec, BiasTables& tables) {
   const Node& node = graph.node(n);
   const int64_t heads = node.attrs.get_int("kv_num_heads", node.attrs.get_int("num_heads", 0));
   const int64_t dim = node.attrs.get_int("head_dim", 0), v_dim = node.attrs.get_int("v_head_dim", dim);
@@ -183,19 +161,27 @@ std::string rewrite(Graph& graph, NodeId n, const KvCacheSpec& spec) {
   const auto v = split_operand(graph, node.inputs[2], layout_of(node, "v_layout"), heads, v_dim, spec);
   if (!k || !v) return "does not read Concat(past, new) for keys and values";
   if (k->layout == "bhds") return "gets its new keys as columns";
-  int64_t window = -1;
-  if (std::string reason = check_mask(graph, node, spec, count_tokens(graph, node), &window); !reason.empty()) return reason;
+  const int64_t tokens = count_tokens(graph, node);
+  CausalMask mask;
+  if (std::string reason = check_mask(graph, node, spec, tokens, &mask); !reason.empty()) return reason;
   const AttrMap attrs = node.attrs;
   std::vector<ValueId> inputs = {node.inputs[0], k->value, v->value, k->slot->cache, v->slot->cache, spec.position};
   if (k->slot->scales != kNoValue) inputs.insert(inputs.end(), {k->slot->scales, v->slot->scales});
-  const NodeId made = take_over(graph, node.outputs[0], "sprun", "CachedAttention", 1, std::move(inputs));
+  const ValueId output = node.outputs[0];
+  if (!mask.slopes.empty()) {
+    inputs.resize(8, kNoValue);
+    const auto table = bias_table(graph, mask.slopes, (*graph.value(k->slot->cache).shape)[1], tokens, tables);
+    if (!table.ok()) return "gets no memory";
+    inputs.push_back(*table);
+  }
+  const NodeId made = take_over(graph, output, "sprun", "CachedAttention", 1, std::move(inputs));
   AttrMap& made_attrs = graph.node(made).attrs;
   for (const auto& [name, value] : attrs.items()) {
     if (name != "causal" && name != "causal_offset") made_attrs.set(name, value);
   }
   made_attrs.set("k_layout", k->layout);
   made_attrs.set("v_layout", v->layout);
-  made_attrs.set("left_window", window);
+  made_attrs.set("left_window", mask.window);
   return "";
 }
 
@@ -204,11 +190,12 @@ std::string rewrite(Graph& graph, NodeId n, const KvCacheSpec& spec) {
 Result<int> pass_cache_attention(Graph& graph, PassContext& ctx) {
   if (ctx.kv_cache == nullptr) return 0;
   SPRUN_ASSIGN(const std::vector<NodeId> order, graph.topological_order());
+  BiasTables tables;
   int made = 0;
   for (NodeId n : order) {
     if (graph.node(n).dead || !graph.node(n).is("sprun", "Attention")) continue;
     const std::string name = graph.node(n).name;
-    const std::string reason = rewrite(graph, n, *ctx.kv_cache);
+    const std::string reason = rewrite(graph, n, *ctx.kv_cache, tables);
     if (reason.empty()) ++made;
     else ctx.note("cache_attention: '" + name + "' " + reason);
   }
