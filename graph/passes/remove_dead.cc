@@ -1,4 +1,4 @@
-// Removes nodes whose outputs nobody uses.
+// Removes nodes whose outputs nobody uses, and the memory of constants likewise: masks of long contexts are large.
 #include <algorithm>
 
 #include "graph/passes/pass.h"
@@ -16,6 +16,10 @@ Result<int> pass_remove_dead(Graph& graph, PassContext&) {
     if (used) continue;
     graph.remove_node(*it);
     ++removed;
+  }
+  for (ValueId v = 0; v < graph.num_values(); ++v) {
+    Value& value = graph.value(v);
+    if (value.is_constant() && value.users.empty() && !graph.is_output(v)) value.constant = Tensor();
   }
   return removed;
 }

@@ -5,7 +5,7 @@
 #include <numeric>
 #include <utility>
 
-#include "runtime/base/packed_cache.h"
+#include "runtime/generate/kv_memory.h"
 #include "runtime/generate/same_plan.h"
 #include "runtime/generate/step_graph.h"
 #include "runtime/generate/token_decoder.h"
@@ -35,6 +35,7 @@ class CachedDecoder : public TokenDecoder {
                                          std::to_string(length_ + tokens));
     }
     SPRUN_TRY(prepare(tokens));
+    memory_.expect(length_ + tokens, capacity_);
     TokenStep& step = steps_.at(tokens);
     SPRUN_TRY(write_ids(ids, step.ids));
     step.position.mutable_view().as<int64_t>()[0] = length_;
@@ -59,6 +60,7 @@ class CachedDecoder : public TokenDecoder {
     SPRUN_ASSIGN(step.executor, Executor::create(far_plan, env_.execution));
     const auto values = builder.positional();
     step.positional.assign(values.begin(), values.end());
+    for (PositionalValue& value : step.positional) share_table(value);
     SPRUN_TRY(bind(far, step));
     steps_.emplace(tokens, std::move(step));
     return {};
@@ -66,12 +68,16 @@ class CachedDecoder : public TokenDecoder {
 
   int64_t kv_bytes() const override {
     int64_t total = 0;
-    for (const Tensor& cache : caches_) total += cache.size_bytes();
+    for (const ConstTensorView& cache : caches_) total += cache.size_bytes() / capacity_ * length_;
     return total;
   }
+  int64_t kv_committed_bytes() const override { return memory_.committed_bytes(); }
 
   std::string explain() const override { return steps_.at(1).executor->plan().explain(); }
-  void restart() override { length_ = 0; }
+  void reset() override {
+    length_ = 0;
+    memory_.release();
+  }
   int64_t capacity() const override { return capacity_; }
 
  private:
@@ -92,6 +98,19 @@ class CachedDecoder : public TokenDecoder {
     return made;
   }
 
+  // Tables are as long as the context: steps of all sizes use the same memory.
+  void share_table(PositionalValue& value) const {
+    for (const auto& [tokens, step] : steps_) {
+      for (const PositionalValue& other : step.positional) {
+        const bool same = value.value == other.value && value.table.shape() == other.table.shape() &&
+                          value.table.dtype() == other.table.dtype();
+        if (!same || value.table.empty()) continue;
+        const auto size = static_cast<size_t>(value.table.size_bytes());
+        if (std::memcmp(value.table.data(), other.table.data(), size) == 0) value.table = other.table;
+      }
+    }
+  }
+
   Status bind(const StepGraph& graph, TokenStep& step) {
     step.inputs = graph.inputs;
     const auto set = [&](int input, Tensor& tensor) -> Status {
@@ -105,12 +124,22 @@ class CachedDecoder : public TokenDecoder {
     SPRUN_TRY(set(graph.positions, step.positions));
     step.values.resize(step.positional.size());
     for (size_t i = 0; i < step.values.size(); ++i) SPRUN_TRY(set(graph.positional_inputs[i], step.values[i]));
-    if (caches_.empty()) {
-      caches_.resize(graph.cache_inputs.size());
-      for (size_t i = 0; i < caches_.size(); ++i) SPRUN_TRY(set(graph.cache_inputs[i], caches_[i]));
+    if (caches_.empty()) SPRUN_TRY(reserve(graph));
+    for (size_t i = 0; i < caches_.size(); ++i) step.inputs[static_cast<size_t>(graph.cache_inputs[i])] = caches_[i];
+    return {};
+  }
+
+  // Places of the caches, [heads, capacity, ...] each.
+  Status reserve(const StepGraph& graph) {
+    std::vector<KvPart> parts;
+    for (const int input : graph.cache_inputs) {
+      const ConstTensorView& type = graph.inputs[static_cast<size_t>(input)];
+      parts.push_back({type.shape[0], type.shape[0] > 0 ? type.size_bytes() / type.shape[0] : 0});
     }
-    for (size_t i = 0; i < caches_.size(); ++i) {
-      step.inputs[static_cast<size_t>(graph.cache_inputs[i])] = caches_[i].view();
+    SPRUN_ASSIGN(memory_, KvMemory::reserve(parts));
+    for (size_t i = 0; i < parts.size(); ++i) {
+      caches_.push_back(graph.inputs[static_cast<size_t>(graph.cache_inputs[i])]);
+      caches_.back().data = memory_.at(i);
     }
     return {};
   }
@@ -120,7 +149,8 @@ class CachedDecoder : public TokenDecoder {
   int64_t capacity_;
   KvType kv_type_;
   std::map<int64_t, TokenStep> steps_;
-  std::vector<Tensor> caches_;  // by slot; then scales
+  KvMemory memory_;
+  std::vector<ConstTensorView> caches_;  // by slot; then scales
 };
 
 }  // namespace

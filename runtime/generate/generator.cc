@@ -8,12 +8,26 @@ namespace sprun {
 namespace {
 
 constexpr int64_t kFewestTokens = 16;  // of a cache
+// Most of a mask [tokens, context] that a plan may have: planning looks at its elements, of up to 8 bytes.
+constexpr int64_t kMaskElements = int64_t{1} << 23;
 
 using Clock = std::chrono::steady_clock;
 
 double milliseconds(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double, std::milli>(to - from).count();
 }
+
+// A session keeps no past between calls, however they end.
+class ResetAtEnd {
+ public:
+  explicit ResetAtEnd(TokenDecoder& decoder) : decoder_(decoder) {}
+  ~ResetAtEnd() { decoder_.reset(); }
+  ResetAtEnd(const ResetAtEnd&) = delete;
+  ResetAtEnd& operator=(const ResetAtEnd&) = delete;
+
+ private:
+  TokenDecoder& decoder_;
+};
 
 RunOptions run_options(const GenerateOptions& options) { return {.stop = options.stop, .deadline = options.deadline}; }
 
@@ -62,7 +76,6 @@ Status Generator::check(std::span<const int64_t> prompt, const GenerateOptions& 
 Status Generator::open(int64_t prompt_tokens, const GenerateOptions& options) {
   const int64_t capacity = prompt_tokens + options.max_new_tokens;
   const bool fits = decoder_ && decoder_->capacity() >= capacity && kv_type_ == options.kv_type;
-  if (fits) decoder_->restart();
   const Status status = fits ? Status() : open_cached(capacity, options.kv_type);
   const Status ready = status.ok() ? prepare_prefill(prompt_tokens, options) : status;
   if (ready.code() != Code::kUsage) return ready;
@@ -84,7 +97,9 @@ Status Generator::open_cached(int64_t capacity, KvType kv_type) {
 }
 
 int64_t Generator::chunk_size(const GenerateOptions& options) const {
-  return io_.fixed_tokens > 0 ? io_.fixed_tokens : options.prefill_chunk;
+  if (io_.fixed_tokens > 0) return io_.fixed_tokens;
+  if (!why_not_cached_.empty()) return options.prefill_chunk;
+  return std::clamp<int64_t>(kMaskElements / decoder_->capacity(), 1, options.prefill_chunk);
 }
 
 Status Generator::prepare_prefill(int64_t tokens, const GenerateOptions& options) {
@@ -131,6 +146,7 @@ Result<std::string> Generator::explain(const GenerateOptions& options) {
   const int64_t token = 0;
   SPRUN_TRY(check(std::span(&token, 1), options));
   SPRUN_TRY(open(1, options));
+  const ResetAtEnd reset(*decoder_);
   if (!why_not_cached_.empty()) SPRUN_TRY(decoder_->append(std::span(&token, 1), run_options(options)).status());
   const std::string kept = why_not_cached_.empty() ? "kept in place: one plan for every position"
                                                    : "planned anew for each length: " + why_not_cached_;
@@ -143,6 +159,7 @@ Result<GenerateResult> Generator::run(std::span<const int64_t> prompt, const Gen
   const auto begin = Clock::now();
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
   SPRUN_TRY(open(prompt_tokens, options));
+  const ResetAtEnd reset(*decoder_);
   const auto start = Clock::now();
   GenerateResult result;
   SPRUN_ASSIGN(const ConstTensorView logits, prefill(prompt, options));
@@ -153,6 +170,7 @@ Result<GenerateResult> Generator::run(std::span<const int64_t> prompt, const Gen
   result.prefill_ms = milliseconds(start, first);
   result.decode_ms = milliseconds(first, Clock::now());
   result.kv_bytes = decoder_->kv_bytes();
+  result.kv_committed_bytes = decoder_->kv_committed_bytes();
   result.why_not = why_not_cached_;
   result.cached = why_not_cached_.empty();
   return result;

@@ -27,7 +27,7 @@ class ReplayDecoder : public TokenDecoder {
 
   Status prepare(int64_t) override { return {}; }
 
-  void restart() override {
+  void reset() override {
     length_ = 0;
     sequence_.clear();
     states_.clear();

@@ -22,9 +22,11 @@ class TokenDecoder {
   virtual Result<ConstTensorView> append(std::span<const int64_t> ids, const RunOptions& options) = 0;
   // Makes ready what append() of this many ids needs, so that its time is the model's alone.
   virtual Status prepare(int64_t tokens) = 0;
+  // Bytes of the keys and values of the sequence so far, and of the memory taken for them.
   virtual int64_t kv_bytes() const = 0;
-  // Forgets the sequence; memory and plans stay.
-  virtual void restart() = 0;
+  virtual int64_t kv_committed_bytes() const { return kv_bytes(); }
+  // Forgets the sequence and gives its memory back; plans stay.
+  virtual void reset() = 0;
   // Most tokens of a sequence.
   virtual int64_t capacity() const = 0;
   // How a step of one token runs: kernels, reasons, passes.

@@ -102,10 +102,11 @@ std::string summary(const GenerateArgs& args, const GenerateResult& result, int 
   std::string text = fmt::format(
       "prefill  {} tokens  {:.1f} tokens/s  {:.2f} ms\n"
       "decode   {} tokens  {:.1f} tokens/s  {:.2f} ms  (end: {})\n"
-      "memory   {:.1f} KiB of keys and values ({}), {}\n"
+      "memory   {:.1f} KiB of keys and values ({}) in use, {:.1f} KiB committed, {}\n"
       "setup    {:.1f} ms  {} thread{}, {}, {}\n",
       result.prompt_tokens, prefill_rate(result), result.prefill_ms, result.tokens.size(), decode_rate(result),
       result.decode_ms, finish_name(result.finish), static_cast<double>(result.kv_bytes) / 1024.0, args.kv,
+      static_cast<double>(result.kv_committed_bytes) / 1024.0,
       result.cached ? "kept in place" : "planned anew for each length", result.setup_ms, threads,
       threads == 1 ? "" : "s", args.model.precision, isa_in_use());
   if (!result.cached) text += "note     " + result.why_not + "\n";
@@ -134,6 +135,7 @@ Json to_json(const GenerateArgs& args, const GenerateResult& result, int threads
           {"setup_ms", result.setup_ms},
           {"kv_type", args.kv},
           {"kv_bytes", result.kv_bytes},
+          {"kv_committed_bytes", result.kv_committed_bytes},
           {"cached", result.cached},
           {"why_not_cached", result.why_not}};
 }

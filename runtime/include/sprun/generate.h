@@ -27,7 +27,8 @@ struct GenerateOptions {
   SamplingOptions sampling = {};          // greedy; its seed starts anew with each call
   std::vector<int64_t> stop_tokens = {};  // generation ends when one of these comes; it is part of the result
   KvType kv_type = KvType::kF32;
-  // Tokens of the prompt that run at once, >= 1; longer prompts run in pieces.
+  // Tokens of the prompt that run at once, >= 1; longer prompts run in pieces. Fewer where the context is long: together at
+  // most 2^23.
   int64_t prefill_chunk = 512;
   std::stop_token stop = {};                                           // looked at between steps of the plan
   std::optional<std::chrono::steady_clock::time_point> deadline = {};  // likewise
@@ -42,7 +43,8 @@ struct GenerateResult {
   double prefill_ms = 0;        // until the first new token is known
   double decode_ms = 0;         // all further tokens together
   double setup_ms = 0;          // planning and packing of weights, in neither of the two
-  int64_t kv_bytes = 0;         // memory of past keys and values
+  int64_t kv_bytes = 0;         // past keys and values of all tokens so far
+  int64_t kv_committed_bytes = 0;  // memory taken for them: grows with the tokens, not with the context asked for
   // True if keys and values stay in place in memory of the session and one plan serves every token. Otherwise `why_not` says
   // why each step plans anew for its length.
   bool cached = false;
