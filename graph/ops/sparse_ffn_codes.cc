@@ -32,12 +32,15 @@ const kernels::KernelInfo<kernels::SparseInputKernel>& best_down(SparseInputWeig
 }
 
 // Part of the neurons that may be active. Zen 5, one thread, whole models out of cache (bench/README.md), gather against
-// dense: one row 1.03 times the speed at 43 % with 4 bits, 1.23 with 8 bits; several rows of 4 bits 1.56 at 10 % (2 rows),
-// 1.7 at 19 % (4), 1.34 at 34 % (8), 0.85 at 58 % (2); of 8 bits 1.77, 1.37 and 1.12. The dense product of MatMulNBits decodes
-// weights for every two rows, so that many rows pay longer.
+// dense. One row: 4 bits 1.78 times the speed at 5 %, 1.58 at 10 %, 0.91 at 35 %; 8-bit weights behind DequantizeLinear 1.74 at
+// 10 %, 1.23 at 43 %, on 4 KiB pages less (kernels/sparse_input/sparse_input.h). Several rows: 4 bits 1.6 at 10 % (2 rows), 1.75
+// at 19 % (4), 1.46 at 34 % (8), 0.8 at 58 % (2); 8 bits 1.77, 1.37 and 1.12. The dense product of MatMulNBits decodes weights
+// for every two rows, so that many rows pay longer.
 double most_active(const FfnProblem& p) {
-  if (p.m == 1) return 0.45;
-  return p.m > 4 && p.down.form == Form::kNBits ? 0.45 : 0.35;
+  const bool nbits = p.down.form == Form::kNBits, narrow = bits_of(p.down) < 8;
+  if (p.m > 4) return nbits ? 0.45 : 0.35;
+  if (narrow) return p.m == 1 ? 0.2 : 0.28;
+  return 0.35;
 }
 
 std::string key_of(const PrepareContext& ctx, const char* what, const FfnLayer& layer) {
@@ -219,6 +222,10 @@ FfnCodeRows::Memory FfnCodeRows::memory(void* scratch) const {
   at.x = carve<float>(base, &at.total, gathers_up() ? m * x_stride_ : 0);
   at.acc = carve<float>(base, &at.total, workers_ * m * down_.width);
   return at;
+}
+
+bool FfnCodeRows::too_many(int64_t active) const {
+  return !forced_ && static_cast<double>(active) > most_active(*p_) * static_cast<double>(p_->m * p_->d_ff);
 }
 
 bool FfnCodeRows::list(const float* s, void* scratch, int64_t* listed) const {

@@ -26,6 +26,8 @@ class FfnCodeRows {
   static Result<FfnCodeRows> prepare(PrepareContext& ctx, const FfnProblem& problem);
 
   int64_t scratch_bytes() const { return memory(nullptr).total; }
+  // True if `active` values of all rows say already that list() will be false.
+  bool too_many(int64_t active) const;
   // Lists the neurons that are not zero in s [m, d_ff]. False when they are so many that the dense layers are faster.
   bool list(const float* s, void* scratch, int64_t* listed) const;
   // y = (s * up(x)) Wd + bias + residual of the listed neurons; s as given to list(). x [m, d_in], residual may be null.

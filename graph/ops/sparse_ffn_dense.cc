@@ -289,9 +289,11 @@ bool FfnDense::run_gathered(const RunContext& ctx, const FfnRow& row, const floa
   const float* up = p_->fused_up ? at<float>(ctx.scratch(), at_.gate) + p_->up.column : nullptr;
   float* hidden = at<float>(ctx.scratch(), at_.hidden);
   float* keys = at<float>(ctx.scratch(), at_.keys);
+  int64_t active = 0;
   for (int64_t r = 0; r < p_->m && !direct_; ++r) {
-    row.finish(gate + r * ld_gate_, up ? up + r * ld_gate_ : nullptr, hidden + r * p_->d_ff, keys);
+    active += row.finish(gate + r * ld_gate_, up ? up + r * ld_gate_ : nullptr, hidden + r * p_->d_ff, keys);
   }
+  if (rows_->too_many(active)) return false;
   void* scratch = at<char>(ctx.scratch(), at_.rows);
   int64_t listed = 0;
   if (!rows_->list(hidden, scratch, &listed)) return false;

@@ -8,6 +8,8 @@
 // side by side, and their sum per lane after them (for zero points). A lane never crosses a block.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/nbits/nbits_types.h"
 #include "kernels/simd/vec.h"
 
@@ -145,9 +147,10 @@ struct TileRows {
     if constexpr (kListed) return a.ids[n + i];
     return n + i;
   }
-  SPRUN_INLINE int64_t next(int64_t i) const {
-    if constexpr (kListed) return a.ids[n + kN + i < a.listed ? n + kN + i : n + i];
-    return n + kN + i;
+  // Rows from there to the same row of the next tile.
+  SPRUN_INLINE int64_t step(int64_t i) const {
+    if constexpr (kListed) return a.ids[n + kN + i < a.listed ? n + kN + i : n + i] - a.ids[n + i];
+    return kN;
   }
 };
 
@@ -173,7 +176,9 @@ void words_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
   for (int i = 0; i < kN; ++i) {
     for (int r = 0; r < kM; ++r) acc[i][r] = V::zero();
   }
-  for (int64_t c = 0; c < layout.chunks; ++c) {
+  const int64_t full = layout.words / L::kLanes;
+  const auto chunk = [&](int64_t c, auto whole) __attribute__((always_inline)) {
+    constexpr bool kWhole = decltype(whole)::value;
     const float* x = a.x + m * a.x_stride + c * L::kChunk;
     const int64_t left = layout.words - c * L::kLanes;
     I word[kN];
@@ -182,8 +187,8 @@ void words_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
     for (int i = 0; i < kN; ++i) {
       const uint8_t* at = a.w.data + at_row.row(i) * a.w.row_bytes() + c * L::kLanes * 4;
       const int32_t* p = reinterpret_cast<const int32_t*>(at);
-      word[i] = left >= L::kLanes ? I::load(p) : I::load_partial(p, left);
-      __builtin_prefetch(at + (at_row.next(i) - at_row.row(i)) * a.w.row_bytes());  // the same place in the next tile
+      word[i] = kWhole ? I::load(p) : I::load_partial(p, left);
+      __builtin_prefetch(at + at_row.step(i) * a.w.row_bytes());  // the same place in the next tile
 #pragma GCC unroll 4
       for (int r = 0; r < kM; ++r) sum[i][r] = V::zero();
     }
@@ -199,11 +204,11 @@ void words_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
         word[i] = word[i].template shr_logic<kBits>();
       }
     }
-    const int64_t block = lanes.first(c), count = lanes.count(block, a.w.blocks);
+    const int64_t block = lanes.first(c), count = kWhole ? lanes.per_chunk : lanes.count(block, a.w.blocks);
 #pragma GCC unroll 4
     for (int i = 0; i < kN; ++i) {
       const int64_t at = at_row.row(i) * a.w.blocks + block;
-      const int64_t ahead = at_row.next(i) * a.w.blocks + block;
+      const int64_t ahead = at + at_row.step(i) * a.w.blocks;
       const V scale = lanes.floats(a.w.scale + at, count);
       __builtin_prefetch(a.w.scale + ahead);
       V zero = V::zero();
@@ -224,7 +229,9 @@ void words_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
         acc[i][r] = V::fma(s, scale, acc[i][r]);
       }
     }
-  }
+  };
+  for (int64_t c = 0; c < full; ++c) chunk(c, std::true_type{});
+  if (full < layout.chunks) chunk(full, std::false_type{});
   store_sums<Arch, kListed>(a, n, m, acc);
 }
 
@@ -254,7 +261,7 @@ void bytes_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
 #pragma GCC unroll 4
       for (int i = 0; i < kN; ++i) {
         const uint8_t* codes = a.w.data + at_row.row(i) * a.w.row_bytes() + k;
-        if (k % 64 == 0) __builtin_prefetch(a.w.data + at_row.next(i) * a.w.row_bytes() + k);
+        if (k % 64 == 0) __builtin_prefetch(codes + at_row.step(i) * a.w.row_bytes());
         V weight = (I::load_u8(codes) - zero_code[i]).to_f32();
         if constexpr (kZero == Zero::kF32) weight = weight - zero[i];
 #pragma GCC unroll 4
@@ -265,7 +272,7 @@ void bytes_tile(const NbitsGemvArgs& a, int64_t n, int64_t m) {
     for (int i = 0; i < kN; ++i) {
       const int64_t at = at_row.row(i) * a.w.blocks + b;
       const V scale = V::broadcast(a.w.scale[at]);
-      __builtin_prefetch(a.w.scale + at_row.next(i) * a.w.blocks + b);
+      __builtin_prefetch(a.w.scale + at + at_row.step(i) * a.w.blocks);
 #pragma GCC unroll 4
       for (int r = 0; r < kM; ++r) acc[i][r] = V::fma(sum[i][r], scale, acc[i][r]);
     }

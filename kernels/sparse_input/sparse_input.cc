@@ -87,7 +87,7 @@ int64_t list_by_block(const int32_t* ids, const float* values, int64_t ld_values
 
 double sparse_input_limit(SparseInputWeights weights, int64_t m) {
   if (weights == SparseInputWeights::kF32) return m == 1 ? 0.75 : m <= 4 ? 0.65 : 0.55;
-  return m == 1 ? 0.45 : m <= 4 ? 0.35 : 0.25;
+  return m <= 4 ? 0.35 : 0.25;
 }
 
 int64_t sparse_input_width(int64_t n, int workers) {

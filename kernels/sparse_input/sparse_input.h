@@ -40,6 +40,7 @@ int64_t list_by_block(const int32_t* ids, const float* values, int64_t ld_values
 // type. Measured on Zen 5, one thread, 2048 x 2048 out of cache, gather against dense: f32, one row 7.1, 1.55, 1.15 and
 // 0.74 times the speed at 10, 50, 70 and 100 % of the inputs, 8 rows 1.2 at 57 %; s8, one row 4.9, 1.34 and 0.82 at 10, 50
 // and 100 %, 4 rows 1.3 at 36 % and 0.7 at 76 %, 8 rows 0.7 at 57 %; s8 weights that a cache holds, one row 0.9 at 50 %.
+// Those are on 2 MiB pages; where there are none, s8, one row: 2.8, 1.35 and 0.77 times at 10, 25 and 50 %.
 double sparse_input_limit(SparseInputWeights weights, int64_t m);
 
 // Outputs of a panel for N outputs shared by `workers`: short enough for two panels a worker, else up to 1024.
