@@ -9,9 +9,10 @@
 // Inputs: 0 X of the gate [.., d], 1 X of up (the same value), then weight, scale, zero point and bias of gate (2..5),
 //   up (6..9; absent when not gated, or when `fused_up` says its columns are in the gate's weight) and down (10..13),
 //   14 thresholds, 15 residual of the shape of Y (float32 forms and int8 only), 16 and 17 rows that are added to what
-//   codes of gate and up stand for.
+//   codes of gate and up stand for, 18 a mask [.., d_ff] instead of a gate: h = mask * up_activation(X_u Wu + bu).
 // Attributes (the prefix of a layer is gate_, up_ or down_): d_ff; pattern, a name for people; select with its own
-//   attributes; gate_activation, activation ("none" or one that maps 0 to 0), square, up_relu, gated, fused_up;
+//   attributes; gate_activation, activation ("none" or one that maps 0 to 0), square, up_relu, gated, fused_up; with
+//   a mask up_activation and density, the part of it that is expected not to be zero (-1: not known);
 //   _form "float" (weights f32, f16, bf16), "int8" (as sprun.LinearInt8: dynamic quantisation), "dequant" (as
 //   sprun.LinearDequant: 8-bit weights, float X), "nbits" (MatMulNBits);
 //   _trans, _x_quant, _precision, _bits, _block_size as those ops have them; _n, _k sizes of the whole weight;
@@ -90,7 +91,7 @@ std::string static_misfit(const Ctx& ctx, FfnProblem& p) {
     const bool whole = &layer == &p.down || (layer.offset == 0 && layer.k == (&layer == &p.up ? p.d_up_in : p.d_in));
     return layer.is_static() == codes && (!codes || (layer.form == FfnLayer::Form::kInt8 && layer.x_scale > 0 && whole));
   };
-  if (!agrees(p.gate) || !agrees(p.down) || (p.gated && !agrees(p.up))) return "static quantisation of some layers only";
+  if ((!p.masked && !agrees(p.gate)) || !agrees(p.down) || (p.gated && !agrees(p.up))) return "static quantisation of some layers only";
   const bool read = read_stages(ctx.attrs(), "gate", FfnInput::kGateOffset, p.gate) &&
                     read_stages(ctx.attrs(), "up", FfnInput::kUpOffset, p.up);
   if (!read) return "unknown stages";
@@ -142,7 +143,18 @@ Result<FfnProblem> ffn_problem(const Ctx& ctx) {
   p.d_ff = attrs.get_int("d_ff", 0);
   p.d_out = p.down.n;
   p.d_up_in = p.gated ? ctx.input(FfnInput::kXUp).shape.back() : 0;
-  std::string why = misfit(ctx, p.gate, p.d_in, p.d_ff);
+  std::string why;
+  p.masked = ctx.has_input(FfnInput::kMask);
+  if (p.masked) {
+    p.select.kind = SelectKind::kAll;
+    p.mask_density = static_cast<double>(attrs.get_float("density", -1.0F));
+    p.up_activation = parse_activation(attrs.get_string("up_activation", "none")).value_or(kernels::Activation::kNone);
+    const ConstTensorView& mask = ctx.input(FfnInput::kMask);
+    const bool fits = p.gated && !p.fused_up && mask.dtype == DType::kF32 && mask.num_elements() == p.m * p.d_ff;
+    if (!fits) why = "the mask does not fit";
+  } else {
+    why = misfit(ctx, p.gate, p.d_in, p.d_ff);
+  }
   if (p.gated && why.empty()) why = misfit(ctx, p.up, p.d_up_in, p.d_ff);
   if (why.empty()) why = misfit(ctx, p.down, p.d_ff, p.d_out);
   if (why.empty() && (p.d_ff < 1 || p.down.k != p.d_ff)) why = "the layers differ in width";
@@ -191,7 +203,7 @@ class FfnState : public SparseActivationState {
   FfnState(FfnProblem problem, int workers) : problem_(std::move(problem)), workers_(workers) {}
 
   Status prepare(PrepareContext& ctx) {
-    const double expected = expected_density(problem_.select, problem_.d_ff);
+    const double expected = problem_.expected();
     SPRUN_ASSIGN(const auto book, DensityBook::of(ctx.packed()));
     density = book->record(ctx.constant(problem_.down.weight()).id(), ctx.node().name, problem_.pattern, expected,
                            problem_.d_ff);

@@ -14,7 +14,7 @@ namespace sprun::graph {
 // Positions of the inputs. A layer has weight, scale, zero point and bias from its first position on.
 struct FfnInput {
   static constexpr int kXGate = 0, kXUp = 1, kGate = 2, kUp = 6, kDown = 10, kThreshold = 14, kResidual = 15;
-  static constexpr int kGateOffset = 16, kUpOffset = 17, kCount = 18;
+  static constexpr int kGateOffset = 16, kUpOffset = 17, kMask = 18, kCount = 19;
 };
 
 // One of the three linear layers.
@@ -53,10 +53,15 @@ struct FfnProblem {
   kernels::Activation after = kernels::Activation::kNone;   // of what survives; maps 0 to 0
   bool square = false;                                      // of what survives, after the activation
   bool up_relu = false;
+  // There is no gate layer: the mask is what hidden values are multiplied with, h = mask * up_activation(up(x)).
+  bool masked = false;
+  double mask_density = -1;
+  kernels::Activation up_activation = kernels::Activation::kNone;
   std::string pattern;
   int64_t m = 0, d_in = 0, d_up_in = 0, d_ff = 0, d_out = 0;  // d_up_in: columns of the X of up
 
   bool is_static() const { return down.is_static(); }
+  double expected() const { return masked ? mask_density : expected_density(select, d_ff); }
 };
 
 // Reads attributes and checks shapes. kBadModel with the reason.

@@ -72,7 +72,7 @@ T* carve(char* base, int64_t* at, int64_t count) {
 }  // namespace
 
 bool FfnCodeRows::fits(const FfnProblem& p) {
-  return has_codes(p.down) && (!p.gated || p.fused_up || has_codes(p.up));
+  return has_codes(p.down) && !p.masked && (!p.gated || p.fused_up || has_codes(p.up));
 }
 
 std::string FfnCodeRows::reason_against(const PrepareContext& ctx, const FfnProblem& p) {

@@ -130,10 +130,19 @@ Status FfnDense::prepare_first(PrepareContext& ctx) {
   using kernels::Activation;
   const FfnLayer &gate = p_->gate, &up = p_->up;
   constexpr std::string_view kNames[] = {"none", "relu", "gelu_erf", "gelu_tanh", "quick_gelu", "silu", "tanh", "sigmoid"};
-  std::string_view before = "none";
-  for (std::string_view name : kNames) {
-    if (parse_activation(name) == p_->before) before = name;
+  const auto name_of = [&](Activation activation) {
+    for (std::string_view name : kNames) {
+      if (parse_activation(name) == activation) return name;
+    }
+    return kNames[0];
+  };
+  if (p_->masked) {
+    has_up_step_ = true;
+    ld_up_ = up.n;
+    SPRUN_ASSIGN(up_, layer_step(ctx, up, up.n, name_of(p_->up_activation)));
+    return {};
   }
+  std::string_view before = name_of(p_->before);
   direct_ = !p_->gated && gate.form != Form::kNBits && p_->select.kind == SelectKind::kRelu && !p_->square &&
             p_->before == Activation::kNone && p_->after == Activation::kNone && gate.stages.count == 0;
   if (direct_) before = "relu";
@@ -159,7 +168,7 @@ void FfnDense::plan_memory(PrepareContext& ctx) {
   const int64_t m = p_->m;
   const bool wide = dtype_ != DType::kF32;
   at_.x = take(wide ? m * p_->d_in : 0);
-  at_.x_gate = take(p_->gate.k != p_->d_in ? m * p_->gate.k : 0);
+  at_.x_gate = take(!p_->masked && p_->gate.k != p_->d_in ? m * p_->gate.k : 0);
   at_.x_up = take(p_->gated && p_->up.k != p_->d_up_in ? m * p_->up.k : 0);
   at_.gate = take(direct_ ? 0 : m * ld_gate_);
   at_.up = take(has_up_step_ ? m * ld_up_ : 0);
@@ -195,7 +204,7 @@ Result<FfnDense> FfnDense::prepare(PrepareContext& ctx, const FfnProblem& proble
 }
 
 std::string FfnDense::kernel() const {
-  std::string text = gate_.kernel();
+  std::string text = p_->masked ? up_.kernel() : gate_.kernel();
   if (has_up_step_ && up_.kernel() != text) text += ", " + up_.kernel();
   if (down_.kernel() != text) text += ", " + down_.kernel();
   return text;
@@ -282,6 +291,18 @@ void FfnDense::count_values(const RunContext& ctx, T zero, DensityCounter& count
   counter.add(active, rows);
 }
 
+void FfnDense::mask_rows(const RunContext& ctx, DensityCounter& counter) const {
+  const float* mask = ctx.input(FfnInput::kMask).as<float>();
+  const float* up = at<float>(ctx.scratch(), at_.up);
+  float* hidden = at<float>(ctx.scratch(), at_.hidden);
+  int64_t active = 0;
+  for (int64_t i = 0; i < p_->m * p_->d_ff; ++i) {
+    active += mask[i] != 0.0F;
+    hidden[i] = mask[i] * up[i];
+  }
+  counter.add(active, p_->m);
+}
+
 // Up and down of the active neurons; false when these are too many. The gate's result is there. Values of up that a fused
 // layer has made with those of the gate are taken as they are.
 bool FfnDense::run_gathered(const RunContext& ctx, const FfnRow& row, const float* x, DensityCounter& counter) const {
@@ -308,12 +329,14 @@ Status FfnDense::run(const RunContext& ctx, const FfnRow& row, DensityCounter& c
   const void* x_up = p_->is_static() && p_->gated ? ctx.input(FfnInput::kXUp).data : x;
   float* hidden = at<float>(ctx.scratch(), at_.hidden);
   float* gate = direct_ ? hidden : at<float>(ctx.scratch(), at_.gate);
-  SPRUN_TRY(gate_.run(ctx, slice_x(ctx, x, p_->gate, at_.x_gate), gate, nullptr, inner));
+  if (!p_->masked) SPRUN_TRY(gate_.run(ctx, slice_x(ctx, x, p_->gate, at_.x_gate), gate, nullptr, inner));
   if (rows_ && run_gathered(ctx, row, static_cast<const float*>(x), counter)) return {};
   if (has_up_step_) {
     SPRUN_TRY(up_.run(ctx, slice_x(ctx, x_up, p_->up, at_.x_up), at<float>(ctx.scratch(), at_.up), nullptr, inner));
   }
-  if (direct_) {
+  if (p_->masked) {
+    mask_rows(ctx, counter);
+  } else if (direct_) {
     count_rows(ctx, counter);
   } else {
     finish_rows(ctx, row, counter);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -41,7 +42,7 @@ int64_t most_rows(FfnWeights weights, int64_t bytes) {
 double most_union(FfnWeights weights) { return weights == FfnWeights::kInt8 ? 0.4 : 0.35; }
 
 kernels::SparseFfnShape shape_of(const FfnProblem& p, FfnWeights weights) {
-  return {.d_gate = p.gate.k, .d_up = p.gated ? p.up.k : 0, .d_ff = p.d_ff, .d_out = p.d_out, .weights = weights};
+  return {.d_gate = p.masked ? 0 : p.gate.k, .d_up = p.gated ? p.up.k : 0, .d_ff = p.d_ff, .d_out = p.d_out, .weights = weights};
 }
 
 // Lists of active neurons for each of many rows: how many times as fast as dense layers; 0 when that is not known.
@@ -52,7 +53,7 @@ double list_speedup(const FfnProblem& p, FfnWeights weights, double density) {
 // Why rows more than a union of neurons pays for stay dense; empty when each gets a list of its own.
 std::string reason_against_lists(const FfnProblem& p, FfnWeights weights, int64_t union_rows) {
   constexpr double kWorthIt = 1.05;
-  const double density = expected_density(p.select, p.d_ff);
+  const double density = p.expected();
   const double speedup = list_speedup(p, weights, density);
   if (speedup >= kWorthIt) return "";
   std::string why = fmt::format("{} rows: the dense product is expected to be faster from {} rows on", p.m, union_rows + 1);
@@ -102,6 +103,12 @@ std::optional<FfnSparsifier> sparsifier_of(const FfnProblem& p) {
 
 // The rule of the kernels, but for thresholds; nullopt when they have none like it.
 std::optional<kernels::SparseFfnRule> rule_of(const FfnProblem& p) {
+  if (p.masked) {  // every value that is not zero is taken
+    const auto up = activation_of(p.up_activation);
+    if (!up) return std::nullopt;
+    constexpr float kLowest = -std::numeric_limits<float>::infinity();
+    return kernels::SparseFfnRule{.sparsifier = FfnSparsifier::kGateThreshold, .up_activation = *up, .threshold = kLowest};
+  }
   const auto sparsifier = sparsifier_of(p);
   const bool act_first = sparsifier == FfnSparsifier::kActThreshold;
   Activation before = p.before, after = p.after;
@@ -127,21 +134,23 @@ std::optional<kernels::SparseFfnRule> rule_of(const FfnProblem& p) {
 
 // The type of weights that all three layers can have; nullopt when they differ or need another form.
 std::optional<FfnWeights> weights_of(const FfnProblem& p) {
-  std::vector<const FfnLayer*> layers = {&p.gate, &p.down};
+  const FfnLayer& down = p.down;
+  std::vector<const FfnLayer*> layers;
+  if (!p.masked) layers.push_back(&p.gate);
   if (p.gated) layers.push_back(&p.up);
   for (const FfnLayer* layer : layers) {
-    if (layer->form != p.gate.form || layer->precision != p.gate.precision || layer->x_quant != p.gate.x_quant) {
+    if (layer->form != down.form || layer->precision != down.precision || layer->x_quant != down.x_quant) {
       return std::nullopt;
     }
   }
-  if (p.gate.form == Form::kInt8) return FfnWeights::kInt8;
-  if (p.gate.form != Form::kFloat || p.gate.precision == "int8") return std::nullopt;
-  return p.gate.precision == "bf16" ? FfnWeights::kBf16 : FfnWeights::kF32;
+  if (down.form == Form::kInt8) return FfnWeights::kInt8;
+  if (down.form != Form::kFloat || down.precision == "int8") return std::nullopt;
+  return down.precision == "bf16" ? FfnWeights::kBf16 : FfnWeights::kF32;
 }
 
 int64_t weight_bytes(const FfnProblem& p, FfnWeights weights) {
   const int64_t element = weights == FfnWeights::kInt8 ? 1 : weights == FfnWeights::kBf16 ? 2 : 4;
-  return element * p.d_ff * (p.gate.k + (p.gated ? p.up.k : 0) + p.d_out);
+  return element * p.d_ff * ((p.masked ? 0 : p.gate.k) + (p.gated ? p.up.k : 0) + p.d_out);
 }
 
 // The constants of one layer as the packer reads them.
@@ -186,7 +195,7 @@ struct Source {
 std::string key_of(const PrepareContext& ctx, const kernels::SparseFfn& ffn, const FfnProblem& p) {
   std::string key = fmt::format("sparse_ffn:{}:{}:{}", ffn.name, ffn.gate_nr, p.d_ff);
   for (const FfnLayer* layer : {&p.gate, &p.up, &p.down}) {
-    if (layer == &p.up && !p.gated) continue;
+    if ((layer == &p.up && !p.gated) || (layer == &p.gate && p.masked)) continue;
     key += fmt::format(":{}", layer->column);
     for (int input : {layer->weight(), layer->scale(), layer->zero(), layer->bias()}) {
       key += fmt::format(":{}", ctx.has_input(input) ? ctx.constant(input).id() : 0);
@@ -219,8 +228,7 @@ bool only_reference(const kernels::SparseFfn& ffn) {
 
 }  // namespace
 
-std::string reason_against_union(const Selection& select, int64_t d_ff, int64_t rows, FfnWeights weights) {
-  const double density = expected_density(select, d_ff);
+std::string reason_against_union(double density, int64_t rows, FfnWeights weights) {
   if (rows == 1) return "";
   if (density < 0) return fmt::format("{} rows: how many neurons are active for some of them is not known", rows);
   const double active = kernels::expected_union_density(density, rows);
@@ -235,7 +243,7 @@ std::string FfnGather::reason_against(const PrepareContext& ctx, const FfnProble
   if (!p.is_static() && ctx.input(FfnInput::kXGate).dtype != DType::kF32) return "X is no float32";
   if (!weights) return "no kernel for weights of this form";
   for (const FfnLayer* layer : {&p.gate, &p.up, &p.down}) {
-    if ((layer != &p.up || p.gated) && ctx.constant(layer->weight()).empty()) return "a weight is not constant";
+    if ((layer != &p.up || p.gated) && (layer != &p.gate || !p.masked) && ctx.constant(layer->weight()).empty()) return "a weight is not constant";
   }
   if (!rule_of(p)) return "no kernel for this selection and activation";
   const auto shape = shape_of(p, *weights);
@@ -248,7 +256,7 @@ std::string FfnGather::reason_against(const PrepareContext& ctx, const FfnProble
     return fmt::format("{} rows: the dense product is expected to be faster from {} rows on", p.m, rows + 1);
   }
   if (p.m <= rows) {
-    if (std::string why = reason_against_union(p.select, p.d_ff, p.m, *weights); !why.empty()) return why;
+    if (std::string why = reason_against_union(p.expected(), p.m, *weights); !why.empty()) return why;
   }
   if (bytes < kMinBytes) return "small weights, which stay in a cache";
   if (only_reference(kernels::make_sparse_ffn(shape, kernels::available_isas()))) return "no vector kernel on this CPU";
@@ -262,9 +270,9 @@ Result<FfnGather> FfnGather::prepare(PrepareContext& ctx, const FfnProblem& p) {
   made.ffn_ = kernels::make_sparse_ffn(shape_of(p, *weights_of(p)), kernels::available_isas(), &why_not);
   append_rejections(ctx.rejected, why_not);
   made.rule_ = *rule_of(p);
-  made.range_ = p.gate.x_quant == "dynamic_tensor" ? kernels::FfnRange::kPerTensor : kernels::FfnRange::kPerRow;
+  made.range_ = p.down.x_quant == "dynamic_tensor" ? kernels::FfnRange::kPerTensor : kernels::FfnRange::kPerRow;
   Source gate, up, down;
-  SPRUN_TRY(gate.read(ctx, p.gate));
+  if (!p.masked) SPRUN_TRY(gate.read(ctx, p.gate));
   if (p.gated) SPRUN_TRY(up.read(ctx, p.up));
   SPRUN_TRY(down.read(ctx, p.down));
   const kernels::SparseFfnSource source = {gate.matrix, up.matrix, down.matrix};
@@ -280,7 +288,7 @@ Result<FfnGather> FfnGather::prepare(PrepareContext& ctx, const FfnProblem& p) {
   }
   ctx.scratch_bytes = std::max(ctx.scratch_bytes, kernels::sparse_ffn_scratch_bytes(made.ffn_, p.m, ctx.max_threads()));
   ctx.flops += 2.0 * static_cast<double>(p.m) * static_cast<double>(p.d_ff) *
-               static_cast<double>(p.gate.k + (p.gated ? p.up.k : 0) + p.d_out);
+               static_cast<double>((p.masked ? 0 : p.gate.k) + (p.gated ? p.up.k : 0) + p.d_out);
   return made;
 }
 
@@ -304,7 +312,12 @@ void FfnGather::run(const RunContext& ctx, const FfnRow& row, DensityCounter& co
   kernels::SparseFfnArgs args;
   args.tokens = p_->m;
   args.weights = weights_.data.get();
-  args.x_gate = input_of(ctx, p_->gate, FfnInput::kXGate);
+  if (p_->masked) {
+    args.gate_values = ctx.input(FfnInput::kMask).as<float>();
+    args.ld_gate_values = p_->d_ff;
+  } else {
+    args.x_gate = input_of(ctx, p_->gate, FfnInput::kXGate);
+  }
   if (p_->gated) args.x_up = input_of(ctx, p_->up, FfnInput::kXUp);
   args.rule = rule_;
   const kernels::FfnRequant of_gate = p_->gate.stages_of(ctx), of_up = p_->up.stages_of(ctx);

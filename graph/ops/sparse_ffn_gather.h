@@ -11,7 +11,8 @@
 namespace sprun::graph {
 
 // Why gathering what is active for some of several rows is no gain; empty when it is, or for one row.
-std::string reason_against_union(const Selection& select, int64_t d_ff, int64_t rows, kernels::FfnWeights weights);
+// density: of one row, negative where it is not known.
+std::string reason_against_union(double density, int64_t rows, kernels::FfnWeights weights);
 
 class FfnGather {
  public:

@@ -366,7 +366,7 @@ bool takes_rows(const Graph& graph, const Node& down, const Ffn& ffn, PassContex
   const auto select = selection_of(ffn.gate.select, ffn.gate.selector ? ffn.gate.selector->attrs : AttrMap());
   if (!select.ok()) return false;
   std::string against = std::to_string(rows) + " rows, zeros are left out up to " + std::to_string(kStaticRows);
-  if (rows <= kStaticRows) against = reason_against_union(*select, ffn.down.k, rows, kernels::FfnWeights::kInt8);
+  if (rows <= kStaticRows) against = reason_against_union(expected_density(*select, ffn.down.k), rows, kernels::FfnWeights::kInt8);
   if (against.empty()) return true;
   note_miss(ctx, down, "fuse_sparse_ffn", "is a statically quantised " + pattern_name(ffn) + " and stays dense: " + against);
   return false;

@@ -39,7 +39,7 @@ Sizes::Sizes(const SparseFfn& ffn, int64_t t, int workers) : tokens(t) {
   const SparseFfnShape& s = ffn.shape;
   const int64_t bytes = weight_bytes(ffn);
   gate_panels = num_panels(s.d_ff, ffn.gate_nr);
-  gate_unit = std::max<int64_t>(1, kGateBytes / (ffn.gate_nr * s.d_gate * bytes));
+  gate_unit = std::max<int64_t>(1, kGateBytes / (ffn.gate_nr * std::max<int64_t>(s.d_gate, 1) * bytes));
   gate_units = ceil_div(gate_panels, gate_unit);
   ld_g = round_up(s.d_ff, 16) + 16;
   ld_acc = ffn.down_stride / bytes;

@@ -30,6 +30,14 @@ GemmU8S8Args gate_args(const Call& c, const Epilogue& epilogue) {
   return g;
 }
 
+// Gate values that the caller has.
+void copy_gate(const Call& c, int64_t begin, int64_t n) {
+  for (int64_t t = 0; t < c.args.tokens; ++t) {
+    std::copy_n(c.args.gate_values + t * c.args.ld_gate_values + begin, n,
+                c.mem.g + t * c.sizes.ld_g + begin);
+  }
+}
+
 }  // namespace
 
 void run_gate(const Call& c, int64_t unit, int worker) {
@@ -40,7 +48,11 @@ void run_gate(const Call& c, int64_t unit, int worker) {
   Epilogue epilogue;
   epilogue.bias = c.weights<float>(c.ffn.at.gate_bias);
   const int64_t m = c.args.tokens;
-  if (c.ffn.gate_f32 != nullptr) {
+  const int64_t begin = p0 * c.ffn.gate_nr;
+  const int64_t n = std::min(p1 * c.ffn.gate_nr, c.shape.d_ff) - begin;
+  if (c.shape.d_gate == 0) {
+    copy_gate(c, begin, n);
+  } else if (c.ffn.gate_f32 != nullptr) {
     c.ffn.gate_f32->run(
         {m, c.shape.d_ff, c.shape.d_gate, static_cast<const float*>(c.gate.x), c.gate.ld,
          c.weights<float>(c.ffn.at.gate), c.mem.g, c.sizes.ld_g, epilogue},
@@ -53,8 +65,6 @@ void run_gate(const Call& c, int64_t unit, int worker) {
   } else {
     c.ffn.gate_u8s8->run(gate_args(c, epilogue), tiles, own);
   }
-  const int64_t begin = p0 * c.ffn.gate_nr;
-  const int64_t n = std::min(p1 * c.ffn.gate_nr, c.shape.d_ff) - begin;
   for (int64_t t = 0; t < m && c.args.gate_requant != nullptr; ++t) {
     requantize(*c.ffn.quantize, *c.args.gate_requant, begin, nullptr,
                c.mem.g + t * c.sizes.ld_g + begin, n);

@@ -54,7 +54,7 @@ void prepare_input(const Call& c, ThreadPool& pool, const FfnInput& in, int64_t 
 
 void prepare_inputs(Call& c, ThreadPool& pool) {
   const SparseFfnArgs& a = c.args;
-  prepare_input(c, pool, a.x_gate, c.shape.d_gate, c.sizes.ld_x, c.mem.x_gate, c.mem.gate_quant,
+  if (c.shape.d_gate > 0) prepare_input(c, pool, a.x_gate, c.shape.d_gate, c.sizes.ld_x, c.mem.x_gate, c.mem.gate_quant,
                 &c.gate);
   if (!c.shape.gated()) return;
   prepare_input(c, pool, a.x_up, c.shape.d_up, c.sizes.ld_up, c.mem.x_up, c.mem.up_quant, &c.up);

@@ -168,7 +168,7 @@ void pack_sparse_ffn(const SparseFfn& ffn, const SparseFfnSource& source, Thread
   const SparseFfn::Offsets& at = ffn.at;
   const SparseFfnShape& s = ffn.shape;
   char* base = static_cast<char*>(blob);
-  pack_gate(ffn, source.gate, pool, base);
+  if (s.d_gate > 0) pack_gate(ffn, source.gate, pool, base);
   if (s.gated()) pack_up(ffn, source.up, pool, base);
   pack_down(ffn, source.down, pool, base);
   copy_floats(source.gate.bias, s.d_ff, base, at.gate_bias);
@@ -176,7 +176,7 @@ void pack_sparse_ffn(const SparseFfn& ffn, const SparseFfnSource& source, Thread
   copy_floats(source.down.bias, s.d_out, base, at.down_bias);
   const auto ints = [base](int64_t offset) { return reinterpret_cast<int32_t*>(base + offset); };
   const auto floats = [base](int64_t offset) { return reinterpret_cast<float*>(base + offset); };
-  if (at.gate_scale >= 0) copy_scales(source.gate, s.d_ff, floats(at.gate_scale));
+  if (at.gate_scale >= 0 && s.d_gate > 0) copy_scales(source.gate, s.d_ff, floats(at.gate_scale));
   if (at.down_scale >= 0) copy_scales(source.down, s.d_out, floats(at.down_scale));
   if (at.gate_zero >= 0) copy_zeros(source.gate, s.d_ff, ints(at.gate_zero));
   if (at.up_zero >= 0) copy_zeros(source.up, s.d_ff, ints(at.up_zero));

@@ -81,7 +81,7 @@ std::span<const KernelInfo<SparseFfnKernel>> sparse_ffn_kernels(FfnWeights weigh
 
 const char* sparse_ffn_refusal(const SparseFfnShape& s) {
   constexpr int64_t kMaxExact = 65793;  // 255 * 128 * K < 2^31
-  if (s.d_gate < 1 || s.d_ff < 1 || s.d_out < 1 || s.d_up < 0) return "a size is below 1";
+  if (s.d_gate < 0 || (s.d_gate == 0 && !s.gated()) || s.d_ff < 1 || s.d_out < 1 || s.d_up < 0) return "a size is below 1";
   if (s.d_ff > (int64_t{1} << 30)) return "more than 2^30 neurons";
   if (s.weights != FfnWeights::kInt8) return nullptr;
   if (s.d_gate > kMaxExact || s.d_up > kMaxExact) return "more than 65793 inputs with int8 weights";

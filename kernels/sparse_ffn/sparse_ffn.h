@@ -16,6 +16,7 @@
 // Not gated (d_up = 0): h = act(s). Zeros of s never contribute, so a NaN or infinity that the
 // dense formula would make from 0 * inf is not made; a NaN gate value counts as 0.
 //
+// Without a gate layer (d_gate = 0) the rows g are given: a mask that a router made, say.
 // Weights: f32; bf16 (x and h are rounded to bf16, sums in f32); int8 with one scale per output of
 //   each matrix. int8: x is u8, given or quantised here as ONNX DynamicQuantizeLinear does, per row
 //   or with one range for all rows; h likewise (a zero of h stays exactly zero); products are exact
@@ -56,7 +57,7 @@ class ThreadPool;
 namespace sprun::kernels {
 
 struct SparseFfnShape {
-  int64_t d_gate = 0;  // inputs of the gate
+  int64_t d_gate = 0;  // inputs of the gate; 0: its values are given, and there is an up layer
   int64_t d_up = 0;    // inputs of up; 0: not gated
   int64_t d_ff = 0;    // neurons
   int64_t d_out = 0;
@@ -158,6 +159,8 @@ struct SparseFfnArgs {
   int64_t tokens = 0;
   const void* weights = nullptr;  // the blob
   FfnInput x_gate, x_up;          // x_up unused when not gated
+  const float* gate_values = nullptr;  // [tokens, ld_gate_values], d_gate = 0
+  int64_t ld_gate_values = 0;
   SparseFfnRule rule;
   FfnRange range = FfnRange::kPerRow;
   float h_scale = 0;  // kInt8: > 0 gives h this scale and zero point instead of its own range

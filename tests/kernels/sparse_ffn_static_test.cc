@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -155,6 +156,57 @@ TEST(SparseFfnStatic, StagesOfListedNeurons) {
     EXPECT_EQ(plain, listed);
     EXPECT_EQ(plain[0], -0.375F);  // NaN is code 0
     for (size_t i = 1; i < plain.size(); ++i) EXPECT_EQ(plain[i], round_to_codes(v[i] + offset[i + 5], 0.125F, 3)) << i;
+  }
+}
+
+// No gate layer: its values are a mask, every value of which that is not zero is taken, negative ones too.
+TEST(SparseFfnStatic, GivenGateValues) {
+  constexpr int64_t kD = 37, kFf = 301, kOut = 67;
+  std::mt19937 rng(testing_support::seed_or(5U));
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  const auto draw = [&](int64_t n) {
+    std::vector<float> v(static_cast<size_t>(n));
+    for (float& f : v) f = uniform(rng);
+    return v;
+  };
+  const std::vector<float> up = draw(kFf * kD), down = draw(kOut * kFf), bias = draw(kFf);
+  for (int64_t tokens : {1, 3, 9, 40}) {
+    const std::vector<float> x = draw(tokens * kD);
+    std::vector<float> mask = draw(tokens * kFf);
+    for (float& v : mask) v = std::abs(v) < 0.8F ? 0.0F : v;
+    std::vector<double> want(static_cast<size_t>(tokens * kOut));
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t j = 0; j < kFf; ++j) {
+        double u = static_cast<double>(bias[static_cast<size_t>(j)]);
+        for (int64_t i = 0; i < kD; ++i) u += static_cast<double>(x[static_cast<size_t>(t * kD + i)] * up[static_cast<size_t>(j * kD + i)]);
+        const double h = static_cast<double>(mask[static_cast<size_t>(t * kFf + j)]) * std::max(u, 0.0);
+        for (int64_t n = 0; n < kOut; ++n) want[static_cast<size_t>(t * kOut + n)] += h * static_cast<double>(down[static_cast<size_t>(n * kFf + j)]);
+      }
+    }
+    const auto list = sparse_ffn_kernels(FfnWeights::kF32);
+    for (size_t v = 0; v < list.size(); ++v) {
+      if (!available_isas().contains(list[v].isa)) continue;
+      for (FfnPath path : {FfnPath::kSparse, FfnPath::kTokenLists, FfnPath::kDense}) {
+        SparseFfn ffn = make_sparse_ffn_variant({0, kD, kFf, kOut, FfnWeights::kF32}, available_isas(), static_cast<int64_t>(v));
+        SparseFfnSource source;
+        source.up.f32 = up.data(), source.up.stride_n = kD, source.up.stride_k = 1, source.up.bias = bias.data();
+        source.down.f32 = down.data(), source.down.stride_n = kFf, source.down.stride_k = 1;
+        ThreadPool pool(1);
+        const auto blob = aligned(plan_sparse_ffn(&ffn, source), 0x55);
+        pack_sparse_ffn(ffn, source, pool, blob.get());
+        const auto scratch = aligned(sparse_ffn_scratch_bytes(ffn, tokens, 1), 0x7f);
+        std::vector<float> y(want.size());
+        SparseFfnArgs a;
+        a.tokens = tokens, a.weights = blob.get(), a.path = path;
+        a.gate_values = mask.data(), a.ld_gate_values = kFf;
+        a.x_up.x = x.data(), a.x_up.ld = kD;
+        a.rule.sparsifier = FfnSparsifier::kGateThreshold, a.rule.up_activation = FfnActivation::kRelu;
+        a.rule.threshold = -std::numeric_limits<float>::infinity();
+        a.y = y.data(), a.ldy = kOut;
+        run_sparse_ffn(ffn, a, pool, scratch.get());
+        for (size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(static_cast<double>(y[i]), want[i], 2e-4) << list[v].name << " tokens " << tokens;
+      }
+    }
   }
 }
 

@@ -657,7 +657,7 @@ TEST(SparseFfn, TokenListsWithAGivenRangeOfH) {
 TEST(SparseFfn, RefusesWhatItCannotHold) {
   EXPECT_EQ(sparse_ffn_refusal({8, 8, 8, 8, FfnWeights::kInt8}), nullptr);
   EXPECT_EQ(sparse_ffn_refusal({8, 0, 8, 8, FfnWeights::kF32}), nullptr);
-  EXPECT_NE(sparse_ffn_refusal({0, 8, 8, 8, FfnWeights::kF32}), nullptr);
+  EXPECT_NE(sparse_ffn_refusal({0, 0, 8, 8, FfnWeights::kF32}), nullptr);
   EXPECT_NE(sparse_ffn_refusal({8, 8, 70000, 8, FfnWeights::kInt8}), nullptr);
   EXPECT_EQ(sparse_ffn_refusal({8, 8, 70000, 8, FfnWeights::kBf16}), nullptr);
 }

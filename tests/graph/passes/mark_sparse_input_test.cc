@@ -113,6 +113,53 @@ TEST(MarkSparseInput, RoutedBlocks) {
   }
 }
 
+// One row, or several of few blocks: up is gathered too. mask: OneHot of the best blocks, each kSize wide.
+constexpr int64_t kRouted = 24, kSize = 8;
+
+ValueId routed(FfnGraph& f, int64_t rows, ValueId hidden, int64_t top) {
+  const ValueId scores = f.linear(f.x, kIn, kRouted, 0);
+  const ValueId best = f.add("TopK", {scores, f.ints({top})}, {{"axis", int64_t{-1}}}, "", 2);
+  Tensor values = Tensor::allocate(DType::kF32, {2}).value();
+  values.mutable_view().as<float>()[0] = 0, values.mutable_view().as<float>()[1] = 1;
+  const ValueId hot = f.add("OneHot", {f.output(best, 1), f.ints({kRouted}), f.constant(std::move(values))}, {{"axis", int64_t{-1}}});
+  ValueId mask = f.add("ReduceSum", {hot, f.ints({-2})}, {{"keepdims", int64_t{0}}});
+  mask = f.add("Expand", {f.add("Unsqueeze", {mask, f.ints({-1})}), f.ints({1, rows, kRouted, kSize})});
+  return f.add("Mul", {hidden, f.add("Reshape", {mask, f.ints({1, rows, kRouted * kSize})})});
+}
+
+TEST(FuseRoutedFfn, UpAndDownOfTheChosenBlocks) {
+  for (WeightForm form : {WeightForm::kMatMul, WeightForm::kTransposed, WeightForm::kDynamicInt8}) {
+    for (int64_t rows : {1, 4}) {
+      for (const char* activation : {"Relu", "Gelu", "Sigmoid"}) {
+        FfnGraph f(rows, kIn, form);
+        const ValueId up = f.add(activation, {f.linear(f.x, kIn, kRouted * kSize)});
+        f.finish(f.linear(routed(f, rows, up, 2), kRouted * kSize, kOut));
+        const Node* node = f.fuse(form == WeightForm::kDynamicInt8 ? 3e-2F : 1e-5F);
+        EXPECT_EQ(node != nullptr, std::string(activation) != "Sigmoid") << activation << rows;
+        if (node == nullptr) continue;
+        EXPECT_EQ(node->attrs.get_string("pattern", ""), "routed blocks FFN");
+        EXPECT_NEAR(node->attrs.get_float("density", -1), 2.0F / 24, 1e-6F);
+      }
+    }
+  }
+}
+
+TEST(FuseRoutedFfn, NearMissesKeepTheirFirstLayer) {
+  FfnGraph many(4, kIn);  // half of the blocks, for some of four rows nearly all
+  many.finish(many.linear(routed(many, 4, many.relu(many.linear(many.x, kIn, kRouted * kSize)), 12), kRouted * kSize, kOut));
+  EXPECT_EQ(many.fuse(), nullptr);
+  EXPECT_TRUE(many.noted("routed blocks whose first stays dense"));
+  FfnGraph read(1, kIn);  // somebody else reads all hidden values
+  const ValueId h = read.relu(read.linear(read.x, kIn, kRouted * kSize));
+  const ValueId y = read.linear(routed(read, 1, h, 2), kRouted * kSize, kOut);
+  read.finish(read.add("Add", {y, read.add("ReduceMax", {h, read.ints({-1})})}));
+  EXPECT_EQ(read.fuse(), nullptr);
+  FfnGraph other(1, kIn);  // a mask that no router made
+  const ValueId gate = other.add("Sigmoid", {other.linear(other.x, kIn, kRouted * kSize)});
+  other.finish(other.linear(other.add("Mul", {gate, other.linear(other.x, kIn, kRouted * kSize)}), kRouted * kSize, kOut));
+  EXPECT_EQ(other.fuse(), nullptr);
+}
+
 // Hidden values that somebody else reads too: the second layer still gathers.
 TEST(MarkSparseInput, ARectifierWithASecondReader) {
   FfnGraph f(3, kIn);
