@@ -1,4 +1,5 @@
-// Compressed GEMV against the dense GEMV of kernels/gemm, weights out of cache.
+// Compressed GEMV against the dense GEMV of kernels/gemm, weights out of cache; 16x4 is the block-sparse
+// product of kernels/bsr_spmm for few rows.
 //
 //   sprun_bsr_gemv_bench [threads [rows [filter]]]     0 threads: 1, then 2; rows: M, default 1
 //
@@ -22,6 +23,7 @@
 #include "bench/kernels/measure.h"
 #include "kernels/bsr_gemv/bsr_gemv.h"
 #include "kernels/bsr_gemv/pack.h"
+#include "kernels/bsr_spmm/bsr_spmm.h"
 #include "kernels/gemm/gemm.h"
 #include "runtime/base/thread_pool.h"
 
@@ -58,9 +60,12 @@ struct Side {
   std::function<void(const void* weight)> run;
   std::vector<double> seconds;  // of one product
 
-  void measure(clockid_t clock) {
+  // Inside the pool, as the layers of a session run.
+  void measure(ThreadPool& pool, clockid_t clock) {
     const double start = now(clock);
-    for (int i = 0; i < copies.count; ++i) run(copies.at(i));
+    pool.enter([this] {
+      for (int i = 0; i < copies.count; ++i) run(copies.at(i));
+    });
     seconds.push_back((now(clock) - start) / copies.count);
   }
   double gb_per_s() const { return 1e-9 * static_cast<double>(copies.bytes) / median(seconds); }
@@ -73,7 +78,8 @@ struct Bench {
   std::vector<uint8_t> x_u8;
   std::vector<uint16_t> x_bf16;
   std::vector<float> y, per_output;
-  Buffer scratch = allocate(4 << 20);
+  std::vector<int32_t> w_sum;
+  Buffer scratch = allocate(4 << 20), slabs = allocate(4 << 20);
   float x_scale = 0.01F;
 
   Bench(int64_t rows, int64_t outputs, int64_t inputs, ThreadPool& threads)
@@ -153,6 +159,30 @@ struct Bench {
     };
     return side;
   }
+  Side blocks_u8s8(const std::vector<int8_t>& w) {
+    const auto& kernel = *select_bsr(bsr_u8s8_kernels(), kBlock16x4, m, available_isas())->kernel;
+    const NonZeros bits = NonZeros::of(WeightSource<int8_t>{w.data(), n, k, k, 1});
+    const BsrSize size = bsr_size(kernel.layout, bits);
+    const Buffer blob = allocate(size.bytes(1));
+    int8_t* values = as<int8_t>(blob) + size.values_at();
+    const BsrWeights packed =
+        bsr_pack(kernel.layout, bits, size, blob.get(), [&](int64_t at, int64_t row, int64_t col) {
+          values[at] = w[static_cast<size_t>(row * k + col)];
+        });
+    const BsrParts parts = bsr_parts(packed, num_slabs(kernel.layout, m), pool.num_threads());
+    w_sum.assign(static_cast<size_t>(size.units * kernel.layout.unit_rows), 5);
+    Side side;
+    side.copies.assign(blob.get(), size.bytes(1));
+    side.run = [this, &kernel, size, parts](const void* weight) {
+      BsrU8S8Args args = {u8s8_args(), bsr_view(size, weight), as<uint8_t>(slabs)};
+      args.gemm.w_sum = w_sum.data();
+      if (kernel.pack_x != nullptr) {
+        pack_x_slabs(kernel, args.gemm.x, k, m, k, as<uint8_t>(slabs), parallel_for());
+      }
+      run_bsr(kernel, args, parts, scratch.get(), parallel_for());
+    };
+    return side;
+  }
   Side compressed_bf16(const std::vector<int8_t>& w) {
     const auto& kernel = *select(bsr_gemv_bf16_kernels(), available_isas()).kernel;
     const std::vector<float> values(w.begin(), w.end());
@@ -171,6 +201,21 @@ struct Bench {
     return side;
   }
 };
+
+// Blocks of 16 outputs x 4 inputs, each with probability `density`.
+std::vector<int8_t> random_blocks(int64_t n, int64_t k, double density) {
+  std::mt19937 rng(1);
+  std::vector<int8_t> w(static_cast<size_t>(n * k), 0);
+  const auto threshold = static_cast<uint32_t>(density * 4294967295.0);
+  for (int64_t block = 0; block < n * k / 64; ++block) {
+    if (rng() > threshold) continue;
+    const int64_t row = block / (k / 4) * 16, col = block % (k / 4) * 4;
+    for (int64_t i = 0; i < 64; ++i) {
+      w[static_cast<size_t>((row + i / 4) * k + col + i % 4)] = static_cast<int8_t>(rng() % 127 + 1);
+    }
+  }
+  return w;
+}
 
 // Random weights: of every `unit` consecutive inputs, `kept` units of `block` inputs are not 0;
 // unit = 0: each block with probability `density`.
@@ -221,8 +266,8 @@ double read_gb_per_s(ThreadPool& pool, clockid_t clock) {
 
 void compare(const char* name, Bench& bench, Side dense, Side compressed) {
   for (int r = 0; r < kRounds; ++r) {
-    dense.measure(bench.clock);
-    compressed.measure(bench.clock);
+    dense.measure(bench.pool, bench.clock);
+    compressed.measure(bench.pool, bench.clock);
   }
   const double ceiling = static_cast<double>(dense.copies.bytes) /
                          static_cast<double>(compressed.copies.bytes);
@@ -260,12 +305,23 @@ constexpr Case kCases[] = {
     {"bf16 bitmap 90%", GemvFormat::kBitmap, true, 1, 0, 0, 0.1},
 };
 
+struct BlockCase {
+  const char* name;
+  double density;
+};
+constexpr BlockCase kBlockCases[] = {
+    {"16x4 50%", 0.5}, {"16x4 70%", 0.3}, {"16x4 80%", 0.2}, {"16x4 90%", 0.1}};
+
 void run_threads(int threads, int64_t rows, const std::string& filter) {
   ThreadPool pool(threads);
   for (const auto& [n, k] : {std::pair<int64_t, int64_t>{2048, 8192}, {4096, 4096}}) {
     Bench bench(rows, n, k, pool);
     std::printf("read, %d threads: %.1f GB/s\n", pool.num_threads(),
                 read_gb_per_s(pool, bench.clock));
+    for (const BlockCase& c : kBlockCases) {
+      if (std::string(c.name).find(filter) == std::string::npos) continue;
+      compare(c.name, bench, bench.dense_u8s8(), bench.blocks_u8s8(random_blocks(n, k, c.density)));
+    }
     for (const Case& c : kCases) {
       if (std::string(c.name).find(filter) == std::string::npos) continue;
       const std::vector<int8_t> w = random_weights(n, k, c.block, c.unit, c.kept, c.density);

@@ -28,6 +28,9 @@ struct OutputsU8S8 {
   static constexpr int kParts = 16 / kLanes;
   static constexpr int kTokens = kOutputTokens<Arch>;
   static constexpr int64_t kBlock = 64;  // bytes
+  // Every line of the values is fetched so far ahead. With two threads 90 % of zeros gain 10 % over the hardware's own
+  // prefetching alone; 1 KiB is 8 % slower where memory is quick, 8 KiB is no better.
+  static constexpr int64_t kAhead = 4096;
 
   // sums[t * 16 ..] of kCount tokens over all blocks of a unit. The last quad of a row may be short:
   // it is the last block when `short_col` is its column.
@@ -66,9 +69,12 @@ struct OutputsU8S8 {
     const int64_t whole = blocks - (has_short ? 1 : 0);
     int64_t i = 0;
     for (; i + kSets <= whole; i += kSets) {
-      __builtin_prefetch(w + i * kBlock + 1024);
 #pragma GCC unroll 4
-      for (int s = 0; s < kSets; ++s) step(acc[s], i + s, full);
+      for (int s = 0; s < kSets; ++s) {
+        __builtin_prefetch(w + (i + s) * kBlock + kAhead);
+        step(acc[s], i + s, full);
+      }
+      __builtin_prefetch(cols + i + 2 * kAhead / kBlock);
     }
     for (; i < whole; ++i) step(acc[0], i, full);
     if (has_short) {
