@@ -140,8 +140,9 @@ struct TokenLanes {
     }
   }
 
+  // Not inlined: together in run(), gcc 12 was seen to keep the sums of a pass in memory.
   // Batches of units, each finished as whole rows of kBatch outputs.
-  static void run_batches(const Args& args, const BsrRange& range, int64_t slab, int64_t tokens,
+  [[gnu::noinline]] static void run_batches(const Args& args, const BsrRange& range, int64_t slab, int64_t tokens,
                           Sum* sums, Sum* tile, Sum* start) {
     constexpr int64_t kUnits = kBatch / kUnit;
     for (int64_t u0 = range.unit_begin; u0 < range.unit_end; u0 += kUnits) {
@@ -157,7 +158,7 @@ struct TokenLanes {
 
   // Units one by one. The tiles of a unit are written between the runs of the next one, so that
   // the stores drain while the multipliers work.
-  static void run_direct(const Args& args, const BsrRange& range, int64_t slab, int64_t tokens,
+  [[gnu::noinline]] static void run_direct(const Args& args, const BsrRange& range, int64_t slab, int64_t tokens,
                          Sum* sums, Sum* start) {
     const int64_t m = slab * kSlab;
     int64_t u = range.unit_begin, t = tokens;
