@@ -204,6 +204,7 @@ Status UnitFlow::remove_from_sizes(Graph& graph, NodeId n, const std::vector<boo
     return {};
   }
   const Shape* shape = shapes_.of(node.input(0));
+  if (node.is("Slice")) return remove_from_bounds(graph, n, keep);
   if (!node.is("Split") || shape == nullptr) return {};
   const int64_t axis = node.attrs.get_int("axis", 0);
   if ((axis < 0 ? axis + shape->rank() : axis) != units->axis) return {};
@@ -217,6 +218,24 @@ Status UnitFlow::remove_from_sizes(Graph& graph, NodeId n, const std::vector<boo
   std::copy(sizes.begin(), sizes.end(), static_cast<int64_t*>(list.mutable_view().data));
   graph.node(n).attrs.erase("num_outputs");
   graph.set_input(n, 1, graph.add_constant(graph.unique_name(node.name + "_sizes"), std::move(list)));
+  return {};
+}
+
+// Where a Slice begins and ends among the units that stay.
+Status UnitFlow::remove_from_bounds(Graph& graph, NodeId n, const std::vector<bool>& keep) const {
+  const Node& node = graph.node(n);
+  const UnitAxis* units = units_of(node.inputs[0]);
+  const Shape* shape = shapes_.of(node.inputs[0]);
+  const auto range = units && shape ? cut_range(graph, node, *shape, units->axis) : std::nullopt;
+  if (!range) return {};
+  const std::string name = node.name;
+  const int64_t bounds[] = {range->first, range->end};
+  for (size_t i = 0; i < 2; ++i) {
+    const std::vector<int32_t> before(units->unit.begin(), units->unit.begin() + bounds[i]);
+    SPRUN_ASSIGN(Tensor bound, Tensor::allocate(DType::kS64, Shape{1}));
+    bound.mutable_view().as<int64_t>()[0] = static_cast<int64_t>(kept_indices(before, keep).size());
+    graph.set_input(n, i + 1, graph.add_constant(graph.unique_name(name + (i == 0 ? "_start" : "_end")), std::move(bound)));
+  }
   return {};
 }
 

@@ -70,6 +70,7 @@ class UnitFlow {
   Status visit_layer(const LinearLayer& layer);
   Status remove_from_layer(graph::Graph& graph, const Cut& cut, const std::vector<bool>& keep) const;
   void remove_from_declared(graph::Graph& graph, const std::vector<bool>& keep) const;
+  Status remove_from_bounds(graph::Graph& graph, graph::NodeId n, const std::vector<bool>& keep) const;
   Status remove_from_sizes(graph::Graph& graph, graph::NodeId n, const std::vector<bool>& keep) const;
 
   const graph::Graph& graph_;

@@ -33,7 +33,33 @@ bool is_one_of(const std::array<std::string_view, N>& names, std::string_view na
 
 int64_t from_front(int64_t axis, int rank) { return axis < 0 ? axis + rank : axis; }
 
+constexpr int kBoundsAreInputs = 10;
+
+// The one integer of a constant.
+std::optional<int64_t> single(const graph::Graph& graph, ValueId v) {
+  for (int depth = 0; depth < 4 && v != kNoValue; ++depth) {
+    const Tensor* t = graph.constant(v);
+    if (t != nullptr && t->num_elements() == 1 && t->dtype() == DType::kS64) return t->as<int64_t>()[0];
+    if (t != nullptr && t->num_elements() == 1 && t->dtype() == DType::kS32) return t->as<int32_t>()[0];
+    const Node* node = graph.producer(v);
+    v = node != nullptr && node->is("Identity") ? node->inputs[0] : kNoValue;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
+
+std::optional<CutRange> cut_range(const graph::Graph& graph, const Node& slice, const Shape& input, int axis) {
+  if (slice.version < kBoundsAreInputs) return std::nullopt;
+  const auto first = single(graph, slice.input(1)), end = single(graph, slice.input(2));
+  const auto on = slice.input(3) == kNoValue ? std::optional<int64_t>(0) : single(graph, slice.input(3));
+  const auto step = slice.input(4) == kNoValue ? std::optional<int64_t>(1) : single(graph, slice.input(4));
+  if (!first || !end || !on || step != 1 || from_front(*on, input.rank()) != axis) return std::nullopt;
+  const int64_t length = input[axis];
+  const auto bound = [&](int64_t at) { return std::clamp<int64_t>(at < 0 ? at + length : at, 0, length); };
+  if (bound(*first) >= bound(*end)) return std::nullopt;
+  return CutRange{bound(*first), bound(*end)};
+}
 
 const Shape* UnitRules::shape(ValueId v) const { return flow_.shapes_.of(v); }
 
@@ -208,10 +234,36 @@ Result<bool> UnitRules::slice() {
     for (size_t i = 0; i < count; ++i) axes.push_back(static_cast<int64_t>(i));
   }
   for (int64_t axis : axes) {
-    if (from_front(axis, rank) == all.axis) return refuse("cuts across units");
+    if (from_front(axis, rank) == all.axis) return cut_units(all.axis);
   }
   SPRUN_TRY(flow_.set_input_units(id_, 0, all));
   SPRUN_TRY(flow_.set_units(node_.outputs[0], all));
+  return true;
+}
+
+// Query, key and value of one matrix: pieces that lie side by side and cover all of it.
+Result<bool> UnitRules::cut_units(int axis) {
+  const ValueId x = node_.inputs[0];
+  const Shape& whole = *shape(x);
+  const auto own = cut_range(flow_.graph_, node_, whole, axis);
+  if (!own) return refuse("cuts across units");
+  if (const UnitAxis* units = flow_.units_of(x)) {
+    UnitAxis part{axis, {units->unit.begin() + own->first, units->unit.begin() + own->end}};
+    SPRUN_TRY(flow_.set_units(node_.outputs[0], std::move(part)));
+    return true;
+  }
+  UnitAxis joined{axis, std::vector<int32_t>(static_cast<size_t>(whole[axis]), -1)};
+  for (graph::NodeId n : flow_.graph_.value(x).users) {
+    const Node& piece = flow_.graph_.node(n);
+    if (piece.is("Shape")) continue;
+    const auto range = piece.is("Slice") ? cut_range(flow_.graph_, piece, whole, axis) : std::nullopt;
+    if (!range) return refuse("cuts across units");
+    const UnitAxis* units = flow_.units_of(piece.outputs[0]);
+    if (units == nullptr) return false;
+    std::copy(units->unit.begin(), units->unit.end(), joined.unit.begin() + range->first);
+  }
+  if (std::find(joined.unit.begin(), joined.unit.end(), -1) != joined.unit.end()) return refuse("cuts across units");
+  SPRUN_TRY(flow_.set_input_units(id_, 0, std::move(joined)));
   return true;
 }
 

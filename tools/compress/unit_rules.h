@@ -1,9 +1,18 @@
 // How units pass through the kinds of nodes.
 #pragma once
 
+#include <optional>
+
 #include "tools/compress/unit_flow.h"
 
 namespace sprun::compress {
+
+// First index and end of what a Slice with constant bounds and steps of one takes from `axis` of its input, if it cuts that
+// axis alone.
+struct CutRange {
+  int64_t first = 0, end = 0;
+};
+std::optional<CutRange> cut_range(const graph::Graph& graph, const graph::Node& slice, const Shape& input, int axis);
 
 class UnitRules {
  public:
@@ -23,6 +32,7 @@ class UnitRules {
   Result<bool> reduce();
   Result<bool> split();
   Result<bool> slice();
+  Result<bool> cut_units(int axis);
   Result<bool> gather();
   Result<bool> matmul();
   std::vector<int64_t> int_list(const char* attribute, size_t slot) const;

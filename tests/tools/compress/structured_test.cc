@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
 
 #include <Eigen/LU>
@@ -122,6 +123,56 @@ TEST(Structured, NeuronsThatAreZeroAnywayGoWithoutATrace) {
   EXPECT_EQ(g.num_live_nodes(), nodes);  // no bias that is zero
   EXPECT_LE(report.outputs.at(0).relative_error, 1e-6);
   EXPECT_LE(report.layers.at(1).error.value(), 1e-6);
+}
+
+// Gate and up in one matrix, cut by Slice at constant bounds.
+TEST(Structured, PiecesOfOneMatrixShrinkTogether) {
+  graph::OnnxModel model;
+  model.graph = std::make_unique<graph::Graph>();
+  graph::Graph& g = *model.graph;
+  const auto x = g.add_input("x", DType::kF32, std::vector<graph::DimInfo>{{-1, "batch"}, {24, ""}});
+  Matrix down = random_matrix(40, 24, 2);
+  for (Eigen::Index j = 0; j < 40; j += 2) down.row(j).setZero();
+  const auto both = add_op(g, "MatMul", {x, g.add_constant("w1", tensor_of(random_matrix(24, 80, 1) * 0.4))}, "gate_up");
+  const auto piece = [&](int64_t first, int64_t end, const std::string& name) {
+    std::vector<graph::ValueId> inputs{both};
+    for (const int64_t number : {first, end, int64_t{-1}}) {
+      Tensor t = Tensor::allocate(DType::kS64, Shape{1}).value();
+      t.mutable_view().as<int64_t>()[0] = number;
+      inputs.push_back(g.add_constant(g.unique_name(name + "_bound"), std::move(t)));
+    }
+    return add_op(g, "Slice", inputs, name);
+  };
+  const auto gate = add_op(g, "Relu", {piece(0, 40, "gate")}, "relu");
+  const auto hidden = add_op(g, "Mul", {gate, piece(-40, std::numeric_limits<int64_t>::max(), "up")}, "hidden");
+  const auto y = add_op(g, "MatMul", {hidden, g.add_constant("w2", tensor_of(down))}, "down");
+  g.set_outputs({add_op(g, "Tanh", {add_op(g, "Add", {y, x}, "sum")}, "tanh")});
+  const Report report = compress(model, prune("ffn:0.5@even,tile1"), small_calibration(2, 60, 9)).value();
+  EXPECT_LE(report.outputs.at(0).relative_error, 1e-6);
+  EXPECT_EQ(constant(model, "w1").cols(), 40);
+  EXPECT_EQ(constant(model, "w2").rows(), 20);
+}
+
+// The second network reads the weights of the first: it keeps them, the first gets its own.
+TEST(Structured, WeightsThatNetworksShareStayForTheOthers) {
+  graph::OnnxModel model;
+  model.graph = std::make_unique<graph::Graph>();
+  graph::Graph& g = *model.graph;
+  auto x = g.add_input("x", DType::kF32, std::vector<graph::DimInfo>{{-1, "batch"}, {24, ""}});
+  const auto w1 = g.add_constant("w1", tensor_of(random_matrix(24, 40, 1) * 0.4));
+  const auto w2 = g.add_constant("w2", tensor_of(random_matrix(40, 24, 2) * 0.4));
+  for (const char* i : {"0", "1"}) {
+    const auto up = add_op(g, "Relu", {add_op(g, "MatMul", {x, w1}, std::string("up") + i)}, std::string("relu") + i);
+    x = add_op(g, "Add", {x, add_op(g, "MatMul", {up, w2}, std::string("down") + i)}, std::string("sum") + i);
+  }
+  g.set_outputs({add_op(g, "Tanh", {x}, "tanh")});
+  const Report report = compress(model, prune("ffn:0.5@even,tile1"), small_calibration(2, 60, 9)).value();
+  EXPECT_TRUE(std::isfinite(report.outputs.at(0).relative_error));
+  EXPECT_EQ(constant(model, "w1").cols(), 40);
+  std::vector<int64_t> inputs;
+  for (const LinearLayer& layer : find_linear_layers(g).value()) inputs.push_back(layer.k);
+  std::sort(inputs.begin(), inputs.end());
+  EXPECT_EQ(inputs, (std::vector<int64_t>{20, 24, 24, 40}));
 }
 
 TEST(Structured, ALayerWithoutBiasGetsOneBehindIt) {
