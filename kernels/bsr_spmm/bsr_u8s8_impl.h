@@ -121,7 +121,7 @@ struct U8S8Ends {
   static bool needs_tiles(const GemmU8S8Args& args) {
     if (args.x_zero_point != nullptr && args.x_zero_point_stride != 0) return true;
     if (args.y_s32 != nullptr) return false;
-    return args.w_scale_stride != 1 || args.epilogue.activation != Activation::kNone;
+    return args.epilogue.activation != Activation::kNone;
   }
 
   static void finish_whole(const GemmU8S8Args& args, int64_t m, int64_t n0, const int32_t* sums) {
@@ -135,9 +135,11 @@ struct U8S8Ends {
     }
     const gemm::DirectOut out(args.epilogue, args.y, args.ldy, m, n0, true);
     const float* x_scale = args.x_scale + m * args.x_scale_stride;
-    const float* w_scale = args.w_scale + n0;
+    const float* w_scale = args.w_scale + n0 * args.w_scale_stride;
+    const V common = V::broadcast(*w_scale);  // of all outputs, with stride 0
+    const bool own = args.w_scale_stride != 0;
     turn_16x16<Arch>(sums, kSlab, [&](int t, int c, V v) __attribute__((always_inline)) {
-      const V scale = V::broadcast(x_scale[t * args.x_scale_stride]) * V::load(w_scale + c);
+      const V scale = V::broadcast(x_scale[t * args.x_scale_stride]) * (own ? V::load(w_scale + c) : common);
       out.write(t, c, I::as_i32(v).to_f32(), scale);
     });
   }
