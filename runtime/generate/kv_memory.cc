@@ -9,7 +9,15 @@ namespace sprun {
 
 namespace {
 
-int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+constexpr int64_t kAlignment = 64;
+
+// Adds the bytes of a part, rounded up; false when that is more than a number can say.
+bool add_part(const KvPart& part, int64_t& size) {
+  int64_t bytes = 0;
+  if (__builtin_mul_overflow(part.rows, part.row_bytes, &bytes)) return false;
+  if (__builtin_add_overflow(bytes, kAlignment - 1, &bytes)) return false;
+  return !__builtin_add_overflow(size, bytes / kAlignment * kAlignment, &size);
+}
 
 }  // namespace
 
@@ -17,9 +25,7 @@ Result<KvMemory> KvMemory::reserve(std::span<const KvPart> parts) {
   KvMemory memory;
   for (const KvPart& part : parts) {
     memory.offsets_.push_back(memory.size_);
-    int64_t bytes = 0;
-    if (__builtin_mul_overflow(part.rows, part.row_bytes, &bytes) ||
-        __builtin_add_overflow(memory.size_, round_up(bytes, 64), &memory.size_)) {
+    if (!add_part(part, memory.size_)) {
       return Status(Code::kResourceLimit, "the keys and values of the context are too large");
     }
   }

@@ -94,6 +94,9 @@ std::string int8_model(Stored stored, int most) {
   return model.SerializeAsString();
 }
 
+// The lines of explain about steps: those about passes have times.
+std::string steps_of(const std::string& explained) { return explained.substr(0, explained.find("\npass ")); }
+
 struct Result {
   std::vector<float> y;
   std::string explained;
@@ -120,7 +123,7 @@ TEST(SparseInitializer, FloatWeightsAreFoundSparseAndEqualDenseOnes) {
   for (const Stored stored : {Stored::kLinear, Stored::kTuples}) {
     const Result sparse = run(float_model(stored));
     EXPECT_EQ(sparse.y, dense.y);
-    EXPECT_EQ(sparse.explained, dense.explained);
+    EXPECT_EQ(steps_of(sparse.explained), steps_of(dense.explained));
   }
 }
 
@@ -131,7 +134,7 @@ TEST(SparseInitializer, IntegerWeightsToo) {
   for (const Stored stored : {Stored::kLinear, Stored::kTuples}) {
     const Result sparse = run(int8_model(stored, 127));
     EXPECT_EQ(sparse.y, dense.y);
-    EXPECT_EQ(sparse.explained, dense.explained);
+    EXPECT_EQ(steps_of(sparse.explained), steps_of(dense.explained));
   }
 }
 
