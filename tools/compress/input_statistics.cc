@@ -21,6 +21,16 @@ void InputStatistics::add(int64_t rows, const float* gram, float min, float max)
   gram_ += Eigen::Map<const Floats>(gram, k(), k()).cast<double>();
 }
 
+InputStatistics InputStatistics::divided_by(const Vector& s, float min, float max) const {
+  InputStatistics divided;
+  const Vector inverse = s.cwiseInverse();
+  divided.gram_ = inverse.asDiagonal() * gram_ * inverse.asDiagonal();
+  divided.rows_ = rows_;
+  divided.min_ = min;
+  divided.max_ = max;
+  return divided;
+}
+
 // With G = X^T X:  ||X D^T||^2 = sum(D G * D).
 OutputError output_error(const InputStatistics& inputs, const Matrix& w, const Matrix& v,
                          ThreadPool& pool) {

@@ -24,6 +24,9 @@ class InputStatistics {
   float min() const { return min_; }
   float max() const { return max_; }
 
+  // Those of x / s, whose elements lie between min and max.
+  InputStatistics divided_by(const Vector& s, float min, float max) const;
+
   // Adds `rows` rows whose Gram matrix, K * K floats, is given.
   void add(int64_t rows, const float* gram, float min, float max);
 

@@ -12,9 +12,12 @@
 #include <fmt/format.h>
 
 #include "tools/compress/gram_product.h"
+#include "tools/compress/int8_input.h"
+#include "tools/compress/int8_spec.h"
 #include "tools/compress/linear_layers.h"
 #include "tools/compress/prune.h"
 #include "tools/compress/quantize.h"
+#include "tools/compress/smoothing.h"
 #include "tools/compress/step.h"
 
 namespace sprun::compress {
@@ -26,21 +29,20 @@ struct PruneItem {
 };
 struct Int8Item {
   std::string layers;
-  Int8Mode mode;
+  Int8Spec spec;
 };
 
 // What happens to one layer.
 struct Work {
   LinearLayer layer;
   std::optional<PruneSpec> prune;
-  std::optional<Int8Mode> int8;
+  std::optional<Int8Spec> int8;
+  Int8Input input = {};  // for int8
 
   bool any() const { return prune || int8; }
   std::string action() const {
     std::string text = prune ? prune->text() : "";
-    if (int8)
-      text += std::string(text.empty() ? "" : ", ") +
-              (*int8 == Int8Mode::kDynamic ? "int8" : "int8 static");
+    if (int8) text += (text.empty() ? "" : ", ") + input.text(*int8);
     return text;
   }
   // In units of a multiply-add; for the time left.
@@ -54,6 +56,12 @@ struct Work {
 struct Group {
   graph::ValueId x = graph::kNoValue;
   std::vector<Work> works;
+
+  bool samples_inputs() const {
+    return std::any_of(works.begin(), works.end(), [](const Work& work) {
+      return work.int8 && (work.int8->smooth || work.int8->residual_above > 0);
+    });
+  }
 };
 
 class WeightsStep : public Step {
@@ -103,7 +111,7 @@ void WeightsStep::choose(const graph::Graph& graph, Work& work, std::string& not
     else work.prune = item.spec;
   }
   for (const Int8Item& item : int8_) {
-    if (is_named(work.layer, item.layers)) work.int8 = item.mode;
+    if (is_named(work.layer, item.layers)) work.int8 = item.spec;
   }
   if (work.any() && !work.layer.obstacle.empty()) {
     note = work.layer.obstacle;
@@ -111,7 +119,7 @@ void WeightsStep::choose(const graph::Graph& graph, Work& work, std::string& not
     work.int8.reset();
   }
   if (work.int8) {
-    note = int8_obstacle(graph, work.layer, *work.int8);
+    note = int8_obstacle(graph, work.layer, work.int8->mode);
     if (!note.empty()) work.int8.reset();
   }
   if (work.prune && work.prune->sparsity == 0) work.prune.reset();
@@ -151,7 +159,8 @@ Status WeightsStep::check(const graph::Graph& graph, const Calibration& calibrat
                 "{} needs --calibration; without data only magnitude can prune ({}@magnitude)",
                 work.prune->method, work.prune->text().substr(0, work.prune->text().find('@')))};
       }
-      if (work.int8 == Int8Mode::kStatic) return {Code::kUsage, "int8 static needs --calibration"};
+      if (work.int8 && work.int8->needs_data())
+        return {Code::kUsage, work.int8->text() + " needs --calibration"};
     }
   }
   return {};
@@ -181,13 +190,17 @@ class Pass {
     ActivationWalk walk(context_.graph, context_.calibration, context_.pool, std::move(inputs),
                         context_.stop);
     for (Group& group : groups_) {
-      InputStatistics statistics(context_.calibration.empty() ? 0 : group.works[0].layer.k);
-      SPRUN_TRY(walk.next([&](size_t batch, const Tensor& x) {
-                      const auto rows = unmasked_rows(
-                          context_.graph, context_.calibration.batches[batch], x.shape());
+      const bool has_data = !context_.calibration.empty();
+      InputStatistics statistics(has_data ? group.works[0].layer.k : 0);
+      InputSample sample(statistics.k(), context_.calibration.samples());
+      SPRUN_TRY(walk.next([&](size_t number, const Tensor& x) {
+                      const Batch& batch = context_.calibration.batches[number];
+                      const auto rows = unmasked_rows(context_.graph, batch, x.shape());
+                      if (group.samples_inputs()) sample.add(x, batch.samples, rows);
                       return gram.add(x, rows, statistics);
                     })
                     .with_context(group.works[0].layer.name));
+      SPRUN_TRY(prepare_inputs(group, sample).with_context(group.works[0].layer.name));
       for (Work& work : group.works) {
         if (context_.stop.stop_requested()) return {Code::kCancelled, "interrupted"};
         context_.progress(done_cost_ / total_cost_, work.layer.name);
@@ -195,7 +208,7 @@ class Pass {
         done_cost_ += work.cost(rows_per_layer());
       }
     }
-    return {};
+    return fold_scales();
   }
 
  private:
@@ -203,8 +216,42 @@ class Pass {
     return 128 * static_cast<double>(context_.calibration.samples());
   }
 
-  Status compress(Work& work, const InputStatistics& statistics) {
-    const Matrix original = read_weight(context_.graph, work.layer);
+  // Layers of one int8 form share the scales of their input.
+  Status prepare_inputs(Group& group, const InputSample& sample) {
+    std::vector<Int8Spec> done;
+    for (const Work& first : group.works) {
+      if (!first.int8 || std::find(done.begin(), done.end(), *first.int8) != done.end()) continue;
+      const Int8Spec spec = *first.int8;
+      done.push_back(spec);
+      std::vector<Work*> alike;
+      std::vector<LinearLayer*> layers;
+      for (Work& work : group.works) {
+        if (work.int8 != spec) continue;
+        alike.push_back(&work);
+        layers.push_back(&work.layer);
+      }
+      SPRUN_ASSIGN(const Int8Input input,
+                   prepare_int8_input(context_.graph, layers, spec, sample, context_.pool));
+      for (Work* work : alike) work->input = input;
+      if (input.divided != graph::kNoValue) divided_.push_back(input.divided);
+    }
+    return {};
+  }
+
+  // Only now: the walk has kept values from before.
+  Status fold_scales() {
+    for (graph::ValueId v : divided_) SPRUN_TRY(fold_channel_scale(context_.graph, v).status());
+    return {};
+  }
+
+  Status compress(Work& work, const InputStatistics& of_x) {
+    const Int8Input& input = work.input;
+    const InputStatistics divided =
+        input.scale ? of_x.divided_by(*input.scale, input.range.min, input.range.max)
+                    : InputStatistics();
+    const InputStatistics& statistics = input.scale ? divided : of_x;
+    Matrix original = read_weight(context_.graph, work.layer);
+    if (input.scale) original = original * input.scale->asDiagonal();
     Matrix w = original;
     PruneOutcome outcome;
     Vector scales;
@@ -220,8 +267,8 @@ class Pass {
     }
     fill_report(work, original, w, statistics, outcome);
     if (!work.int8) return write_weight(context_.graph, work.layer, w);
-    return make_int8(context_.graph, work.layer, w, scales, *work.int8,
-                     {statistics.min(), statistics.max()});
+    return make_int8(context_.graph, work.layer, w, scales,
+                     {work.int8->mode, {statistics.min(), statistics.max()}, input.residual});
   }
 
   void fill_report(const Work& work, const Matrix& original, const Matrix& w,
@@ -234,6 +281,8 @@ class Pass {
     entry->damping = outcome.damping;
     if (outcome.damping > context_.damping)
       entry->note = fmt::format("needed damping {:g}", outcome.damping);
+    if (!work.input.note.empty())
+      entry->note += (entry->note.empty() ? "" : ", ") + work.input.note;
     if (statistics.rows() == 0) return;
     if (statistics.rows() < kFewRows * statistics.k() &&
         find_needs(work) == PruneMethod::Needs::kInputs) {
@@ -247,6 +296,7 @@ class Pass {
 
   StepContext& context_;
   std::vector<Group> groups_;
+  std::vector<graph::ValueId> divided_;  // inputs of smoothed layers
   double total_cost_ = 0, done_cost_ = 0;
 };
 
@@ -271,13 +321,9 @@ Result<std::unique_ptr<Step>> make_weights(std::span<const RecipeItem> items,
     if (item.verb == "prune") {
       SPRUN_ASSIGN(PruneSpec spec, parse_prune_spec(item.spec));
       prune.push_back({item.layers, std::move(spec)});
-    } else if (item.spec == "int8" || item.spec == "int8:dynamic" || item.spec == "int8:static") {
-      int8.push_back(
-          {item.layers, item.spec == "int8:static" ? Int8Mode::kStatic : Int8Mode::kDynamic});
     } else {
-      return Status(
-          Code::kUsage,
-          fmt::format("quantize '{}': expected int8, int8:dynamic or int8:static", item.spec));
+      SPRUN_ASSIGN(const Int8Spec spec, parse_int8_spec(item.spec));
+      int8.push_back({item.layers, spec});
     }
   }
   return std::unique_ptr<Step>(std::make_unique<WeightsStep>(
