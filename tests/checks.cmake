@@ -51,7 +51,7 @@ foreach(candidate IN ITEMS "${SPRUN_NUMPY_PYTHON}" "${Python3_EXECUTABLE}")
   endif()
 endforeach()
 if(TARGET sprun_cli AND TARGET sprun-modelgen)
-  foreach(name IN ITEMS prune slice imports)
+  foreach(name IN ITEMS prune slice quantize imports)
     add_test(NAME e2e.${name}_like_numpy
              COMMAND ${CMAKE_COMMAND} -E env PYTHONDONTWRITEBYTECODE=1 "${numpy_python}"
                      ${CMAKE_CURRENT_SOURCE_DIR}/e2e/${name}_like_numpy.py $<TARGET_FILE:sprun_cli> $<TARGET_FILE:sprun-modelgen>)

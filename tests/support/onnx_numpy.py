@@ -224,6 +224,32 @@ def clip(node, inputs):
     return np.minimum(np.maximum(inputs[0], low), high).astype(inputs[0].dtype)
 
 
+def to_codes(x, scale, zero):
+    return np.clip(np.round(x / scale) + zero, 0, 255).astype(np.uint8)
+
+
+def dynamic_quantize(_, inputs):
+    low, high = min(inputs[0].min(), 0), max(inputs[0].max(), 0)
+    scale = (high - low) / 255 or 1.0
+    zero = np.clip(np.round(-low / scale), 0, 255).astype(np.uint8)
+    return [to_codes(inputs[0], scale, zero), np.float64(scale), zero]
+
+
+def dequantize(node, inputs):
+    zero = inputs[2].astype(np.int64) if len(inputs) > 2 else 0
+    scale = inputs[1]
+    if scale.ndim == 1 and scale.size > 1:
+        shape = [1] * inputs[0].ndim
+        shape[node.attrs.get("axis", 1)] = -1
+        scale = scale.reshape(shape)
+    return (inputs[0].astype(np.int64) - zero) * scale
+
+
+def matmul_integer(_, inputs):
+    a = inputs[0] - inputs[2].astype(np.float64) if len(inputs) > 2 else inputs[0]
+    return np.matmul(a, inputs[1].astype(np.float64))
+
+
 def binary(function):
     return lambda node, inputs: function(inputs[0], inputs[1])
 
@@ -245,6 +271,11 @@ OPERATORS = {
     "ReduceMean": reduce_with(np.mean), "ReduceSum": reduce_with(np.sum), "Where": lambda n, i: np.where(i[0], i[1], i[2]),
     "Range": lambda n, i: np.arange(i[0], i[1], i[2]), "Clip": clip,
     "ConstantOfShape": lambda n, i: np.full([int(d) for d in i[0]], n.attrs["value"][0]), "Constant": lambda n, i: n.attrs["value"],
+    "DynamicQuantizeLinear": dynamic_quantize, "DequantizeLinear": dequantize, "MatMulInteger": matmul_integer,
+    "QuantizeLinear": lambda n, i: to_codes(i[0], i[1], i[2]),
+    # Quantisation that leaves its input as it is; only tests write these.
+    "UnroundedDynamicQuantizeLinear": lambda n, i: [i[0], np.float64(1), np.float64(0)],
+    "UnroundedQuantizeLinear": lambda n, i: i[0], "UnroundedBack": lambda n, i: i[0],
     "SimplifiedLayerNormalization": rms_norm, "LayerNormalization": layer_norm,
 }
 

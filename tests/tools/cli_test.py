@@ -241,7 +241,8 @@ class Compress(CommandTest):
         for args, code in ((["--prune", "4x1:1.0@magnitude"], 2), (["--prune", "4x1:-1@magnitude"], 2),
                            (["--prune", "diagonal:0.5"], 2), (["--prune", "4x1:0.5@luck"], 2), (["--prune", "4x1:0.5"], 2),
                            (["--prune", "nobody=4x1:0.5@magnitude"], 2), (["--skip", "nobody", "--prune", "2:4@magnitude"], 2),
-                           (["--quantize", "int4"], 2), (["--recipe", recipe], 2), (["--recipe", "no_such_file"], 4),
+                           (["--quantize", "int4"], 2), (["--quantize", "int8:smooth2"], 2), (["--quantize", "int8:residual0.02"], 2),
+                           (["--recipe", recipe], 2), (["--recipe", "no_such_file"], 4),
                            (["--calibration", "no_such_file.npz"], 4), (["--calibration", wrong_name, "--prune", "2:4"], 4),
                            (["--calibration", wrong_type, "--prune", "2:4"], 4), (["--calibration", wrong_rank, "--prune", "2:4"], 4),
                            (["--calibration", too_large, "--prune", "2:4"], 4), (["--calibration", too_long, "--prune", "2:4"], 4)):

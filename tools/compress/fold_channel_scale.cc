@@ -1,4 +1,5 @@
 // The way back from a scaled value to the constants that make it.
+#include <algorithm>
 #include <vector>
 
 #include "graph/ir/graph.h"
@@ -29,13 +30,23 @@ class WayBack {
   // complete when it returns true; a failed branch leaves none.
   bool find(ValueId v) {
     const size_t before = edits_.size();
-    const bool found = graph_.has_one_use(v) && visit(graph_.value(v).producer);
+    const bool found = is_read_once(v) && visit(graph_.value(v).producer);
     if (!found) edits_.resize(before);
     return found;
   }
   const std::vector<Edit>& edits() const { return edits_; }
 
  private:
+  // By what computes with its elements, that is.
+  bool is_read_once(ValueId v) const {
+    int64_t readers = 0;
+    for (NodeId n : graph_.value(v).users) {
+      if (graph_.node(n).is("Shape") || graph_.node(n).is("Size")) continue;
+      readers += std::count(graph_.node(n).inputs.begin(), graph_.node(n).inputs.end(), v);
+    }
+    return readers == 1 && !graph_.is_output(v);
+  }
+
   bool visit(NodeId n) {
     if (n == graph::kNoNode) return false;
     const Node& node = graph_.node(n);
@@ -57,13 +68,13 @@ class WayBack {
     return take(n, 1) && (node.input(2) == graph::kNoValue || take(n, 2));
   }
 
-  // (a + constant) f = a f + constant f.
+  // (a + b) f = a f + b f.
   bool visit_sum(NodeId n) {
     const Node& node = graph_.node(n);
     for (size_t slot = 0; slot < 2; ++slot) {
       if (take(n, slot)) return find(node.input(1 - slot));
     }
-    return false;
+    return find(node.input(0)) && find(node.input(1));
   }
 
   // One factor is enough, whichever can take it.

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -233,14 +234,24 @@ class Pass {
       SPRUN_ASSIGN(const Int8Input input,
                    prepare_int8_input(context_.graph, layers, spec, sample, context_.pool));
       for (Work* work : alike) work->input = input;
-      if (input.divided != graph::kNoValue) divided_.push_back(input.divided);
+      if (input.divided == graph::kNoValue) continue;
+      std::vector<std::string> names;
+      for (const LinearLayer* layer : layers) names.push_back(layer->name);
+      divided_.emplace_back(input.divided, std::move(names));
     }
     return {};
   }
 
   // Only now: the walk has kept values from before.
   Status fold_scales() {
-    for (graph::ValueId v : divided_) SPRUN_TRY(fold_channel_scale(context_.graph, v).status());
+    for (const auto& [value, layers] : divided_) {
+      SPRUN_ASSIGN(const bool folded, fold_channel_scale(context_.graph, value));
+      for (const std::string& name : layers) {
+        LayerReport* entry = context_.report.find(name);
+        if (entry != nullptr)
+          entry->note += folded ? ", folded into what makes the input" : ", by a Mul";
+      }
+    }
     return {};
   }
 
@@ -296,7 +307,8 @@ class Pass {
 
   StepContext& context_;
   std::vector<Group> groups_;
-  std::vector<graph::ValueId> divided_;  // inputs of smoothed layers
+  // Inputs of smoothed layers, and the names of those.
+  std::vector<std::pair<graph::ValueId, std::vector<std::string>>> divided_;
   double total_cost_ = 0, done_cost_ = 0;
 };
 

@@ -302,7 +302,11 @@ Action setup_compress(CLI::App& app) {
                     "dimensions (SliceGPT); shared: one rotation for all layers, no shortcuts; "
                     "needs calibration");
   add_recipe_option(app, args, "quantize",
-                    "[LAYERS=]int8, int8:dynamic (the same) or int8:static (needs calibration)");
+                    "[LAYERS=]int8[:WORDS], with commas between: dynamic (the default) or static "
+                    "(needs calibration); smooth or smoothPOWER: scale channels so that they are "
+                    "easier to round (SmoothQuant, needs calibration); residual: round twice, with "
+                    "a second product for what is left, or residualBOUND: only in layers where "
+                    "rounding the input costs more (0.02: 2 % of the output, needs calibration)");
   add_recipe_option(app, args, "recipe",
                     "JSON file with the same words: {\"steps\": [{\"prune\": \"16x4:0.8\", "
                     "\"layers\": \"*ffn*\"}, {\"quantize\": \"int8\"}], \"skip\": [\"*head*\"]}");
