@@ -56,10 +56,10 @@ def floored(values):
     return np.maximum(values, FLOOR * values.mean())
 
 
-def first_scales(model, arrays, power):
-    """Of the input of the first linear layers, from the formula."""
+def first_scales(model, arrays, power, mode):
+    """Of the input of the first linear layers, from the formula. Dynamic layers see padding too."""
     feeds = {name: a[:SAMPLES - HELD_OUT] for name, a in arrays.items()}
-    mask, found = feeds.get("attention_mask"), {}
+    mask, found = feeds.get("attention_mask") if mode == "static" else None, {}
 
     def layer(node, x, w):
         entry = found.setdefault(node.inputs[0], [x[mask != 0] if mask is not None and x.shape[:2] == mask.shape else
@@ -79,7 +79,7 @@ def check_smoothed(sprun, folder, path, arrays, mode):
     smooth = unrounded(onnx_numpy.read(compress(sprun, path, folder, f"int8:{mode},smooth{power}")))
     want = onnx_numpy.evaluate(original, arrays)[original.outputs[0]]
     errors = [relative(onnx_numpy.evaluate(m, arrays)[original.outputs[0]], want) for m in (plain, smooth)]
-    name, s = first_scales(original, arrays, power)
+    name, s = first_scales(original, arrays, power, mode)
     factors = smooth.constants.get(name + "_channel_factors")
     differs = abs(factors * s - 1).max() if factors is not None else 0  # folded: the error above says whether it cancels
     print(f"{path.stem} {mode} smooth: weights rounded {errors[0]:.4f}, smoothed and rounded {errors[1]:.4f}, "

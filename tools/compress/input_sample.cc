@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace sprun::compress {
 
@@ -9,8 +10,8 @@ InputSample::InputSample(int64_t k, int64_t total_samples, int64_t parts, int64_
     : k_(k),
       stride_(std::max<int64_t>(1, total_samples / parts)),
       rows_(rows),
-      min_(Vector::Zero(k)),
-      max_(Vector::Zero(k)) {}
+      ranges_(k),
+      with_padding_(k) {}
 
 void InputSample::add(const Tensor& x, int64_t samples, std::span<const int64_t> rows) {
   std::vector<int64_t> all;
@@ -27,26 +28,29 @@ void InputSample::add(const Tensor& x, int64_t samples, std::span<const int64_t>
     const int64_t sample = rows[first] / each;
     size_t end = first + 1;
     while (end < rows.size() && rows[end] / each == sample) ++end;
-    add_part(x.as<float>(), rows.subspan(first, end - first));
+    add_part(x.as<float>(), sample * each, std::min(total, (sample + 1) * each),
+             rows.subspan(first, end - first));
     first = end;
   }
 }
 
-// Zero is in every range, as int8 wants it.
-void InputSample::add_part(const float* x, std::span<const int64_t> rows) {
+void InputSample::add_part(const float* x, int64_t first, int64_t end,
+                           std::span<const int64_t> rows) {
   using Row = Eigen::Map<const Eigen::RowVectorXf>;
-  Eigen::RowVectorXf low = Eigen::RowVectorXf::Zero(k_), high = low;
+  using Rows = Eigen::Map<const FloatMatrix>;
   for (int64_t row : rows) {
-    low = low.cwiseMin(Row(x + row * k_, k_));
-    high = high.cwiseMax(Row(x + row * k_, k_));
+    const Vector values = Row(x + row * k_, k_).transpose().cast<double>();
+    ranges_.add(values, values);
   }
-  min_ = min_.cwiseMin(low.transpose().cast<double>());
-  max_ = max_.cwiseMax(high.transpose().cast<double>());
+  const Rows all(x + first * k_, end - first, k_);
+  ChannelRanges own(k_);
+  own.add(all.colwise().minCoeff().transpose().cast<double>(),
+          all.colwise().maxCoeff().transpose().cast<double>());
+  with_padding_.add(own.min, own.max);
   if (seen_++ % stride_ != 0) return;
   const auto available = static_cast<int64_t>(rows.size());
   const int64_t count = std::min(rows_, available);
-  SamplePart part{FloatMatrix(count, k_), low.transpose().cast<double>(),
-                  high.transpose().cast<double>()};
+  SamplePart part{FloatMatrix(count, k_), std::move(own)};
   for (int64_t i = 0; i < count; ++i)
     part.rows.row(i) = Row(x + rows[static_cast<size_t>(i * available / count)] * k_, k_);
   parts_.push_back(std::move(part));

@@ -13,10 +13,23 @@ namespace sprun::compress {
 
 using FloatMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-// Rows that share the range of a dynamic layer, and that range per channel.
+// Smallest and largest element of each channel; 0 is always between them, as int8 wants it.
+struct ChannelRanges {
+  Vector min, max;
+
+  explicit ChannelRanges(int64_t k = 0) : min(Vector::Zero(k)), max(Vector::Zero(k)) {}
+  void add(const Vector& low, const Vector& high) {
+    min = min.cwiseMin(low);
+    max = max.cwiseMax(high);
+  }
+  Vector max_abs() const { return min.cwiseAbs().cwiseMax(max.cwiseAbs()); }
+};
+
+// Rows that share the range of a dynamic layer, and that range. It is of all rows of the sample: a
+// dynamic layer sees padding too.
 struct SamplePart {
   FloatMatrix rows;
-  Vector min, max;
+  ChannelRanges ranges;
 };
 
 class InputSample {
@@ -29,17 +42,17 @@ class InputSample {
   void add(const Tensor& x, int64_t samples, std::span<const int64_t> rows);
 
   const std::vector<SamplePart>& parts() const { return parts_; }
-  // Over all rows seen.
-  const Vector& min() const { return min_; }
-  const Vector& max() const { return max_; }
-  Vector max_abs() const { return min_.cwiseAbs().cwiseMax(max_.cwiseAbs()); }
+  // Over all rows that count, and over all rows.
+  const ChannelRanges& ranges() const { return ranges_; }
+  const ChannelRanges& ranges_with_padding() const { return with_padding_; }
 
  private:
-  void add_part(const float* x, std::span<const int64_t> rows);
+  // rows: those that count of the sample, which are rows first to end.
+  void add_part(const float* x, int64_t first, int64_t end, std::span<const int64_t> rows);
 
   int64_t k_, stride_, rows_, seen_ = 0;
   std::vector<SamplePart> parts_;
-  Vector min_, max_;
+  ChannelRanges ranges_, with_padding_;
 };
 
 }  // namespace sprun::compress

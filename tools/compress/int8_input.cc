@@ -19,8 +19,8 @@ Status divide(graph::Graph& graph, std::span<LinearLayer* const> layers, const I
   }
   input.scale = s;
   input.power = smoothing.power;
-  input.range = {static_cast<float>(sample.min().cwiseQuotient(s).minCoeff()),
-                 static_cast<float>(sample.max().cwiseQuotient(s).maxCoeff())};
+  input.range = {static_cast<float>(sample.ranges().min.cwiseQuotient(s).minCoeff()),
+                 static_cast<float>(sample.ranges().max.cwiseQuotient(s).maxCoeff())};
   return {};
 }
 

@@ -33,9 +33,9 @@ double error_with(const InputSample& sample, const Matrix& w, const Vector& s, I
   return rounding_error(sample, w, round_to_int8(scaled, int8_scales(scaled)), s, mode, pool);
 }
 
-Steps steps_of(const Vector& min, const Vector& max, const Vector& s) {
-  const double low = std::min(0.0, min.cwiseQuotient(s).minCoeff());
-  const double high = std::max(0.0, max.cwiseQuotient(s).maxCoeff());
+Steps steps_of(const ChannelRanges& ranges, const Vector& s) {
+  const double low = std::min(0.0, ranges.min.cwiseQuotient(s).minCoeff());
+  const double high = std::max(0.0, ranges.max.cwiseQuotient(s).maxCoeff());
   const double scale = high > low ? (high - low) / 255 : 1;
   return {static_cast<float>(scale), static_cast<float>(std::nearbyint(-low / scale))};
 }
@@ -67,13 +67,13 @@ double rounding_error(const InputSample& sample, const Matrix& w, const Matrix& 
                       const Vector& s, Int8Mode mode, ThreadPool& pool) {
   const FloatMatrix exact = w.cast<float>(), used = coded.cast<float>();
   const Eigen::RowVectorXf inverse = s.cwiseInverse().cast<float>().transpose();
-  const Steps fixed = steps_of(sample.min(), sample.max(), s);
+  const Steps fixed = steps_of(sample.ranges(), s);
   const auto& parts = sample.parts();
   std::vector<double> sums(parts.size(), 0);
   pool.parallel_for(static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t p = begin; p < end; ++p) {
       const SamplePart& part = parts[static_cast<size_t>(p)];
-      const Steps steps = mode == Int8Mode::kStatic ? fixed : steps_of(part.min, part.max, s);
+      const Steps steps = mode == Int8Mode::kStatic ? fixed : steps_of(part.ranges, s);
       const FloatMatrix y = part.rows * exact.transpose();
       const FloatMatrix got =
           rounded(part.rows.array().rowwise() * inverse.array(), steps) * used.transpose();
@@ -94,7 +94,9 @@ double rounding_error(const InputSample& sample, const Matrix& w, const Matrix& 
 
 Smoothing choose_smoothing(const InputSample& sample, const Matrix& w, Int8Mode mode,
                            double fixed_power, ThreadPool& pool) {
-  const Vector x_max = floored(sample.max_abs());
+  const ChannelRanges& ranges =
+      mode == Int8Mode::kStatic ? sample.ranges() : sample.ranges_with_padding();
+  const Vector x_max = floored(ranges.max_abs());
   const Vector w_max = floored(w.cwiseAbs().colwise().maxCoeff().transpose());
   Smoothing best;
   best.scale = Vector::Ones(w.cols());

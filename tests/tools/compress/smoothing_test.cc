@@ -220,7 +220,7 @@ TEST(Smoothing, ErrorsAreThoseOfTheFormula) {
               0.01 * want);
 }
 
-TEST(InputSample, EachSampleHasItsRangeAndMaskedRowsDoNotCount) {
+TEST(InputSample, EachSampleHasItsRangeAndMaskedRowsAreOnlyInThat) {
   InputSample sample(2, 2);
   Matrix values(6, 2);
   values << 1, -1, 2, 5, 99, 99, -3, 4, 0, 0, 99, 99;
@@ -230,11 +230,12 @@ TEST(InputSample, EachSampleHasItsRangeAndMaskedRowsDoNotCount) {
   const std::vector<int64_t> rows = {0, 1, 3, 4};
   sample.add(x, 2, rows);
   ASSERT_EQ(sample.parts().size(), 2U);
-  EXPECT_EQ(sample.parts()[0].max, (Vector(2) << 2, 5).finished());
-  EXPECT_EQ(sample.parts()[0].min, (Vector(2) << 0, -1).finished());
-  EXPECT_EQ(sample.parts()[1].min, (Vector(2) << -3, 0).finished());
+  EXPECT_EQ(sample.parts()[0].ranges.max, (Vector(2) << 99, 99).finished());  // padding too
+  EXPECT_EQ(sample.parts()[0].ranges.min, (Vector(2) << 0, -1).finished());
+  EXPECT_EQ(sample.parts()[1].ranges.min, (Vector(2) << -3, 0).finished());
   EXPECT_EQ(sample.parts()[1].rows.rows(), 2);
-  EXPECT_EQ(sample.max_abs(), (Vector(2) << 3, 5).finished());
+  EXPECT_EQ(sample.ranges().max_abs(), (Vector(2) << 3, 5).finished());
+  EXPECT_EQ(sample.ranges_with_padding().max, (Vector(2) << 99, 99).finished());
 }
 
 Calibration spiky_calibration() {
