@@ -6,6 +6,7 @@
 
 #include <type_traits>
 
+#include "kernels/bsr_spmm/column_loop_avx512vnni.h"
 #include "kernels/bsr_spmm/columns_impl.h"
 #include "kernels/bsr_spmm/columns_out_impl.h"
 #include "kernels/bsr_spmm/lines_impl.h"
@@ -43,6 +44,11 @@ struct U8S8Lanes {
     Dot::accumulate(acc, x, w);
   }
 };
+
+#if defined(__AVX512VNNI__)
+template <class Dot>
+struct ColumnLoop<U8S8Lanes<simd::Avx512Vnni, Dot>> : ColumnLoopAvx512Vnni {};
+#endif
 
 // Without VNNI: weights split into even and odd inputs once for all tokens of a slab (widened_impl.h).
 template <class ArchT>

@@ -12,6 +12,13 @@
 
 namespace sprun::kernels::bsr {
 
+// A whole pass over four rows and 64 tokens where a Lanes has one of its own:
+//   static void run<kAhead, kColsAhead>(groups, x, sums)     what to fetch ahead, in bytes
+template <class Lanes>
+struct ColumnLoop {
+  static constexpr bool kExists = false;
+};
+
 template <class LanesT, class Shape, const BsrLayout& kLayout>
 struct Columns {
   using Lanes = LanesT;
@@ -23,7 +30,7 @@ struct Columns {
   static constexpr int kGroup = kLayout.group_blocks;
   static constexpr int64_t kRowBytes = kSlab * (4 / kGroup);
   // Weights of a model come from memory or the last cache: bytes of values to fetch ahead.
-  static constexpr int64_t kAhead = 2048;
+  static constexpr int64_t kAhead = 2048, kColsAhead = 2 * kGroup * kAhead / (4 * kRows);
   // What stands in for the column of a block that only fills a group.
   alignas(64) static constexpr uint8_t kZeroRow[128] = {};
   static_assert(kLayout.block.cols == 1 && kGroup == Lanes::kInputs && kSlab == 64);
@@ -32,13 +39,16 @@ struct Columns {
   // seen to keep the sums in memory (2.5x slower).
   template <int kFirst, int kCount>
   [[gnu::noinline]] static void pass(const Groups<Sum>& g, const uint8_t* x, Sum* out) {
+    if constexpr (ColumnLoop<Lanes>::kExists && kRows == 4 && kCount == 4) {
+      return ColumnLoop<Lanes>::template run<kAhead, kColsAhead>(g, x, out);
+    }
     Sums<Lanes, kPart, kCount> sums;
     sums.begin(g.start, out + 16 * kFirst, kSlab, 16);
     const uint16_t* col = g.cols;
     const uint8_t* w = g.values;
     for (int64_t i = 0; i < g.count; ++i, col += kGroup, w += 4 * kRows) {
       if constexpr (!kWidens<Lanes>) __builtin_prefetch(w + kAhead);
-      __builtin_prefetch(col + kAhead / (4 * kRows) * kGroup);
+      __builtin_prefetch(col + kColsAhead / 2);
       const uint8_t* rows[kGroup];
 #pragma GCC unroll 4
       for (int c = 0; c < kGroup; ++c) {
