@@ -8,6 +8,7 @@
 // below 6e-8 before rounding).
 #pragma once
 
+#include "kernels/simd/gelu_avx512.h"
 #include "kernels/simd/vec.h"
 
 namespace sprun::kernels::simd {
@@ -128,6 +129,9 @@ SPRUN_INLINE F32<A> quick_gelu(F32<A> x) {
 // -infinity gives NaN, as the formula does.
 template <class A>
 SPRUN_INLINE F32<A> gelu_erf(F32<A> x) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  if constexpr (F32<A>::kLanes == 16) return gelu_erf_table(x);
+#endif
   using V = F32<A>;
   constexpr float kEnd = 5.9F;
   constexpr float kP[] = {0.9576036334037781F,     -0.0477583073079586F,   -0.017839858308434486F,
