@@ -249,7 +249,7 @@ kernels::GemmU8S8Args Int8Product::args_for(const Int8Run& run, const Scratch& m
   return args;
 }
 
-// The floats of a finished part as codes, while they are in cache.
+// The floats of a finished part as codes, while they are in cache; or codes that still lie as columns.
 void Int8Product::finish_part(const Int8Run& run, const Scratch& memory, SparseInt8::Part part) const {
   if (!is_byte(problem_.y_dtype)) return;
   part.m_end = std::min(part.m_end, problem_.m);
@@ -259,8 +259,9 @@ void Int8Product::finish_part(const Int8Run& run, const Scratch& memory, SparseI
   int64_t column = part.n_begin;
   const int64_t count = part.n_end - part.n_begin, rows = part.m_end - part.m_begin;
   uint8_t* y = static_cast<uint8_t*>(to.y) + part.m_begin * to.ldy + column;
-  for (int i = 0; i < segment; ++i) column += n_[static_cast<size_t>(i)];
   const bool is_signed = problem_.y_dtype == DType::kS8;
+  if (part.codes != nullptr) return sparse_->write_codes(part, is_signed ? 0x80 : 0, y, to.ldy);
+  for (int i = 0; i < segment; ++i) column += n_[static_cast<size_t>(i)];
   const float* floats = part.y != nullptr ? part.y : memory.y + part.m_begin * n_total_ + column;
   quantise_->quantize(floats, part.y != nullptr ? part.ldy : n_total_, rows, count, run.y_scale,
                       run.y_zero_point + (is_signed ? 128 : 0), y, to.ldy, nullptr);
@@ -289,7 +290,8 @@ void Int8Product::run_sparse(ThreadPool& pool, const Int8Run& run, const Scratch
     else y.floats = static_cast<float*>(run.segments[0].y);
     return sparse_->run_columns(pool, packed, args(0), y, memory.kernel);
   }
-  sparse_->run(pool, packed, memory.kernel, args,
+  const int32_t shift = problem_.y_dtype == DType::kS8 ? 128 : 0;  // codes are u8 until they are written
+  sparse_->run(pool, packed, memory.kernel, args, {run.y_scale, run.y_zero_point + shift},
                [&](const SparseInt8::Part& part) { finish_part(run, memory, part); });
 }
 

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "graph/ops/columns.h"
 #include "graph/ops/sparse_choice.h"
 #include "kernels/bsr_gemv/bsr_gemv.h"
 #include "kernels/bsr_spmm/bsr_spmm.h"
@@ -34,7 +35,7 @@ class SparseInt8 {
   // Multiply-adds that are done for each row of X.
   double stored() const { return stored_; }
   int64_t scratch_bytes(int workers) const;
-  // True when done() gets the floats in a worker's memory: args() then need no y.
+  // True when done() gets the floats or the codes in a worker's memory: args() then need no y.
   bool keeps_floats() const { return codes_ && info_ != nullptr; }
 
   // Rows and outputs of weight `segment` that a worker has finished.
@@ -43,6 +44,7 @@ class SparseInt8 {
     int64_t m_begin = 0, m_end = 0, n_begin = 0, n_end = 0;
     const float* y = nullptr;  // [m_begin.., n_begin..] when keeps_floats()
     int64_t ldy = 0;
+    const uint8_t* codes = nullptr;  // instead of y: finished, for write_codes()
   };
   // The block-sparse kernel of these weights if X and Y can lie as columns.h has it; null: they cannot.
   static Result<const kernels::BsrU8S8Kernel*> columns_kernel(PackedCache& cache, SparseMode mode, int64_t m,
@@ -54,10 +56,15 @@ class SparseInt8 {
   const uint8_t* pack(ThreadPool& pool, const uint8_t* x, int64_t ldx, void* scratch) const;
   const uint8_t* quantise(ThreadPool& pool, const float* x, kernels::QuantParams params, void* scratch) const;
 
-  // slabs: of pack() or quantise(). args(segment): everything of GemmU8S8Args but w and w_sum. done(part) is called for
-  // each finished part.
+  // slabs: of pack() or quantise(). args(segment): everything of GemmU8S8Args but w and w_sum. codes: of Y, where it
+  // is 8-bit. done(part) is called for each finished part.
   template <class MakeArgs, class Done>
-  void run(ThreadPool& pool, const uint8_t* slabs, void* scratch, const MakeArgs& args, const Done& done) const;
+  void run(ThreadPool& pool, const uint8_t* slabs, void* scratch, const MakeArgs& args, kernels::QuantParams codes,
+           const Done& done) const;
+  // The codes of a part at y[0, 0]; flip: 0x80 where Y is s8. Clamped to the rows and outputs there are by the caller.
+  void write_codes(const Part& part, uint8_t flip, uint8_t* y, int64_t ldy) const {
+    info_->kernel->rows_of_columns(part.codes, part.n_end - part.n_begin, part.m_end - part.m_begin, flip, y, ldy);
+  }
   // The only weight, Y as columns; y.range becomes min(0, smallest), max(0, largest).
   void run_columns(ThreadPool& pool, const uint8_t* slabs, const kernels::GemmU8S8Args& args,
                    const kernels::BsrColumns& y, void* scratch) const;
@@ -100,7 +107,7 @@ class SparseInt8 {
 
 template <class MakeArgs, class Done>
 void SparseInt8::run(ThreadPool& pool, const uint8_t* slabs, void* scratch, const MakeArgs& args,
-                     const Done& done) const {
+                     kernels::QuantParams codes, const Done& done) const {
   char* own = static_cast<char*>(scratch) + kernels::align_scratch(slab_bytes());
   const auto parts_of = [&](size_t s) { return info_ != nullptr ? parts_[s].count() : gemv_parts_[s].parts; };
   const auto run_blocks = [&](size_t s, int64_t p, int worker) {
@@ -112,6 +119,17 @@ void SparseInt8::run(ThreadPool& pool, const uint8_t* slabs, void* scratch, cons
     Part made = {static_cast<int>(s), range.slab_begin * tokens, range.slab_end * tokens, range.unit_begin * outputs,
                  range.unit_end * outputs};
     char* memory = own + worker_bytes() * worker;
+    const bool one_scale = part.gemm.x_scale_stride == 0 && part.gemm.epilogue.residual == nullptr;
+    if (codes_ && one_scale && kernel.rows_of_columns != nullptr) {
+      made.codes = reinterpret_cast<const uint8_t*>(memory + kernels::align_scratch(kernel.scratch_bytes));
+      // As below: the kernel adds where the part begins.
+      const int64_t before = (range.slab_begin * part.gemm.n + made.n_begin) * Columns::kRows;
+      const auto at = reinterpret_cast<uintptr_t>(made.codes) - static_cast<uintptr_t>(before);
+      const kernels::BsrColumns y = {.codes = reinterpret_cast<uint8_t*>(at), .scale = codes.scale,
+                                     .zero_point = codes.zero_point};
+      kernel.run_columns(part, y, range, memory);
+      return done(made);
+    }
     if (codes_) {
       made.y = reinterpret_cast<const float*>(memory + kernels::align_scratch(kernel.scratch_bytes));
       made.ldy = made.n_end - made.n_begin;

@@ -112,6 +112,10 @@ struct BsrU8S8Kernel {
   // nothing is promised.
   void (*quantize_columns)(const float* x, int64_t inputs, int64_t tokens, float scale, int32_t zero_point,
                            uint8_t* out) = nullptr;
+  // Codes [outputs][64] of one slab of BsrColumns as rows: y[t * ldy + n] = code ^ flip (0x80 makes s8 of u8 codes),
+  // for t < tokens.
+  void (*rows_of_columns)(const uint8_t* codes, int64_t outputs, int64_t tokens, uint8_t flip, uint8_t* y,
+                          int64_t ldy) = nullptr;
 };
 
 // gemm.x, gemm.ldx and gemm.w are not used.

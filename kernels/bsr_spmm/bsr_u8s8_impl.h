@@ -11,6 +11,7 @@
 #include "kernels/bsr_spmm/columns_out_impl.h"
 #include "kernels/bsr_spmm/lines_impl.h"
 #include "kernels/bsr_spmm/pack_x_impl.h"
+#include "kernels/bsr_spmm/rows_of_columns_impl.h"
 #include "kernels/gemm/finish_u8s8_impl.h"
 #include "kernels/simd/dot4_pairs.h"
 #include "kernels/simd/interleave.h"
@@ -217,6 +218,7 @@ constexpr BsrU8S8Kernel make_u8s8(int64_t min_m) {
     kernel.pack_x = pack_x_columns<Arch>;
     kernel.run_columns = run_columns_u8s8<Arch, kLayout>;
     kernel.quantize_columns = quantize_columns<Arch>;
+    kernel.rows_of_columns = rows_of_columns<Arch>;
   } else {
     kernel.pack_x = pack_x_quads<Arch, kLayout.slab_tokens>;
   }

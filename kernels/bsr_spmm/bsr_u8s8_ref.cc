@@ -80,12 +80,20 @@ void quantize_columns(const float* x, int64_t inputs, int64_t tokens, float scal
   }
 }
 
+void rows_of_columns(const uint8_t* codes, int64_t outputs, int64_t tokens, uint8_t flip, uint8_t* y, int64_t ldy) {
+  for (int64_t t = 0; t < tokens; ++t) {
+    const uint8_t* of_token = codes + t % 16 / 4 * 16 + t / 16 * 4 + t % 4;
+    for (int64_t n = 0; n < outputs; ++n) y[t * ldy + n] = of_token[n * 64] ^ flip;
+  }
+}
+
 template <const BsrLayout& kLayout>
 constexpr BsrU8S8Kernel make() {
   BsrU8S8Kernel kernel = {kLayout, 1, 0, run<kLayout>, pack_x<kLayout>};
   if constexpr (kLayout.x_layout == XLayout::kColumnSlabs) {
     kernel.run_columns = run_columns<kLayout>;
     kernel.quantize_columns = quantize_columns;
+    kernel.rows_of_columns = rows_of_columns;
   }
   return kernel;
 }

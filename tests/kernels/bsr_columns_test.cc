@@ -163,6 +163,28 @@ TEST_P(BsrColumnsTest, CodesAreTheSlabsOfQuantisedRows) {
   }
 }
 
+// Every row keeps what lies behind its outputs; flip makes s8 of u8.
+TEST_P(BsrColumnsTest, CodesGoBackToRows) {
+  for (const int64_t outputs : {1, 15, 16, 17, 35, 64}) {
+    for (const int64_t tokens : {1, 3, 16, 21, 47, 63, 64}) {
+      const int64_t ldy = outputs + 5;
+      std::vector<uint8_t> rows(static_cast<size_t>(tokens * outputs)), columns(static_cast<size_t>(outputs * 64));
+      for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<uint8_t>(i * 37 + i / 251);
+      pack_x_slabs(kernel(), rows.data(), outputs, tokens, outputs, columns.data(), SerialParallelFor{1});
+      for (const uint8_t flip : {uint8_t{0}, uint8_t{0x80}}) {
+        std::vector<uint8_t> got(static_cast<size_t>(tokens * ldy + 1), 77);
+        kernel().rows_of_columns(columns.data(), outputs, tokens, flip, got.data() + 1, ldy);
+        for (int64_t i = 0; i < tokens * ldy; ++i) {
+          const bool inside = i % ldy < outputs;
+          const int want = inside ? rows[static_cast<size_t>(i / ldy * outputs + i % ldy)] ^ flip : 77;
+          ASSERT_EQ(want, got[static_cast<size_t>(i + 1)]) << outputs << " x " << tokens << " at " << i;
+        }
+        EXPECT_EQ(got[0], 77);
+      }
+    }
+  }
+}
+
 TEST_P(BsrColumnsTest, ExtremeFloatsSaturateAndNanIsZero) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
   const float values[] = {kInf, -kInf, std::numeric_limits<float>::quiet_NaN(), 1e30F, -1e30F, 0.5F, 1.5F, 2.5F, -0.5F, 0.0F};
