@@ -24,7 +24,8 @@ from quality_tasks import TASKS
 RECIPES = [f"--prune {p}@{m}" for p in ("unstructured:0.5", "2:4", "4x1:0.5", "4x1:0.7", "16x4:0.5", "16x4:0.7")
            for m in ("magnitude", "wanda", "sparsegpt")]
 RECIPES += ["--slice 0.1", "--slice 0.2", "--slice 0.25", "--slice 0.3", "--prune heads:0.25", "--prune ffn:0.25", "--quantize int8",
-            "--quantize int8:static", "--slice 0.2 --quantize int8"]
+            "--quantize int8:static", "--quantize int8:smooth", "--quantize int8:static,smooth", "--quantize int8:residual0.02",
+            "--quantize int8:residual", "--quantize int8:static,residual", "--slice 0.2 --quantize int8"]
 ORIGINAL = "original"
 
 
