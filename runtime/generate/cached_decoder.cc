@@ -42,8 +42,9 @@ class CachedDecoder : public TokenDecoder {
     std::iota(step.positions.mutable_view().as<int64_t>(), step.positions.mutable_view().as<int64_t>() + tokens, length_);
     for (size_t i = 0; i < step.positional.size(); ++i) step.positional[i].write(length_, step.values[i].mutable_view());
     const TensorView own{};
-    SPRUN_TRY(step.executor->run(step.inputs, std::span(&own, 1), options, nullptr));
+    SPRUN_TRY(step.executor->run(step.inputs, std::span(&own, 1), options, times_ ? &times_->latest() : nullptr));
     length_ += tokens;
+    if (times_) add_times(*step.executor);
     return last_logits(step.executor->output(0));
   }
 
@@ -96,6 +97,29 @@ class CachedDecoder : public TokenDecoder {
                                       made->graph().node(past.users.front()).op_type + ", not by attention alone");
     }
     return made;
+  }
+
+  // The plan knows caches as long as the context; attention reads what is filled.
+  void add_times(const Executor& executor) {
+    const Plan& plan = executor.plan();
+    const double unused = 1.0 - static_cast<double>(length_) / static_cast<double>(capacity_);
+    for (size_t s = 0; s < times_->latest().size(); ++s) {
+      StepProfile& step = times_->latest()[s];
+      if (step.op != "sprun.CachedAttention") continue;
+      step.flops *= 1.0 - unused;
+      for (const graph::ValueId input : plan.graph().node(plan.steps()[s].node).inputs) {
+        if (input == graph::kNoValue || plan.location(input).kind != Location::Kind::kInput) continue;
+        const auto bytes = static_cast<double>(plan.type_of(input).size_bytes());
+        if (is_cache(plan.type_of(input))) step.bytes -= unused * bytes;
+      }
+    }
+    times_->add();
+  }
+
+  bool is_cache(const ConstTensorView& type) const {
+    return std::any_of(caches_.begin(), caches_.end(), [&](const ConstTensorView& cache) {
+      return cache.dtype == type.dtype && cache.shape == type.shape;
+    });
   }
 
   // Tables are as long as the context: steps of all sizes use the same memory.

@@ -21,12 +21,48 @@ double milliseconds(Clock::time_point from, Clock::time_point to) {
 class ResetAtEnd {
  public:
   explicit ResetAtEnd(TokenDecoder& decoder) : decoder_(decoder) {}
-  ~ResetAtEnd() { decoder_.reset(); }
+  ~ResetAtEnd() {
+    decoder_.reset();
+    decoder_.record(nullptr);
+  }
   ResetAtEnd(const ResetAtEnd&) = delete;
   ResetAtEnd& operator=(const ResetAtEnd&) = delete;
 
  private:
   TokenDecoder& decoder_;
+};
+
+// Leads the step times of a generation to its two phases; does nothing without a profile.
+class Profiler {
+ public:
+  Profiler(GenerateProfile* profile, const Model::Impl& model, TokenDecoder& decoder) : profile_(profile), model_(model) {
+    if (profile_ == nullptr) return;
+    *profile_ = {};
+    decoder.record(&times_);
+  }
+  ~Profiler() { end_phase(); }
+  Profiler(const Profiler&) = delete;
+  Profiler& operator=(const Profiler&) = delete;
+
+  // Ends the phase before.
+  void begin(GenerateProfile::Phase GenerateProfile::* phase) {
+    if (profile_ == nullptr) return;
+    end_phase();
+    phase_ = &(profile_->*phase);
+    times_.begin(phase_);
+  }
+
+ private:
+  void end_phase() {
+    if (phase_ != nullptr) phase_->ffn = density_between(before_, model_.ffn_density());
+    if (profile_ != nullptr) before_ = model_.ffn_density();
+  }
+
+  GenerateProfile* profile_;
+  const Model::Impl& model_;
+  GenerateProfile::Phase* phase_ = nullptr;
+  StepTimes times_;
+  std::vector<FfnDensity> before_;
 };
 
 RunOptions run_options(const GenerateOptions& options) { return {.stop = options.stop, .deadline = options.deadline}; }
@@ -154,17 +190,22 @@ Result<std::string> Generator::explain(const GenerateOptions& options) {
 }
 
 Result<GenerateResult> Generator::run(std::span<const int64_t> prompt, const GenerateOptions& options,
-                                      const TokenSink& sink) {
+                                      const TokenSink& sink, GenerateProfile* profile) {
   SPRUN_TRY(check(prompt, options));
   const auto begin = Clock::now();
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
   SPRUN_TRY(open(prompt_tokens, options));
   const ResetAtEnd reset(*decoder_);
+  Profiler profiler(profile, *env_.model, *decoder_);
+  profiler.begin(&GenerateProfile::prefill);
   const auto start = Clock::now();
   GenerateResult result;
   SPRUN_ASSIGN(const ConstTensorView logits, prefill(prompt, options));
   const auto first = Clock::now();
+  if (profile) profile->prefill.tokens = prompt_tokens;
+  profiler.begin(&GenerateProfile::decode);
   SPRUN_TRY(decode(logits, prompt, options, sink, result));
+  if (profile) profile->decode.tokens = static_cast<int64_t>(result.tokens.size()) - 1;  // the first is of the prefill
   result.prompt_tokens = prompt_tokens;
   result.setup_ms = milliseconds(begin, start);
   result.prefill_ms = milliseconds(start, first);

@@ -13,8 +13,9 @@ class Generator {
  public:
   // kBadModel if the model is no decoder, with the reason.
   static Result<std::unique_ptr<Generator>> create(const Model& model, const DecoderEnv& env);
-  // Session::generate.
-  Result<GenerateResult> run(std::span<const int64_t> prompt, const GenerateOptions& options, const TokenSink& sink);
+  // Session::generate. Measures steps only where `profile` is not null.
+  Result<GenerateResult> run(std::span<const int64_t> prompt, const GenerateOptions& options, const TokenSink& sink,
+                             GenerateProfile* profile);
   // Session::explain_generate.
   Result<std::string> explain(const GenerateOptions& options);
 

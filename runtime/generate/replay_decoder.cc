@@ -55,7 +55,8 @@ class ReplayDecoder : public TokenDecoder {
     SPRUN_ASSIGN(auto plan, env_.model->plan_for(inputs, *env_.pool));
     SPRUN_ASSIGN(executor_, Executor::create(std::move(plan), env_.execution));
     const std::vector<TensorView> outputs(env_.model->outputs.size());
-    SPRUN_TRY(executor_->run(inputs, outputs, options, nullptr));
+    SPRUN_TRY(executor_->run(inputs, outputs, options, times_ ? &times_->latest() : nullptr));
+    if (times_) times_->add();
     for (size_t i = 0; i < io_.states.size(); ++i) {
       SPRUN_ASSIGN(states_[i], executor_->take_output(io_.states[i].output));
     }

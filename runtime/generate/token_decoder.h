@@ -8,6 +8,7 @@
 #include <string>
 
 #include "runtime/generate/decoder_io.h"
+#include "runtime/generate/step_times.h"
 #include "runtime/session/executor.h"
 #include "runtime/session/model_impl.h"
 #include "sprun/generate.h"
@@ -32,8 +33,11 @@ class TokenDecoder {
   // How a step of one token runs: kernels, reasons, passes.
   virtual std::string explain() const = 0;
   int64_t length() const { return length_; }
+  // Adds the step times of all runs from now on to `times`; null: none are measured.
+  void record(StepTimes* times) { times_ = times; }
 
  protected:
+  StepTimes* times_ = nullptr;
   int64_t length_ = 0;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "graph/ops/ffn_density.h"
 #include "runtime/base/thread_pool.h"
 #include "runtime/session/model_impl.h"
 
@@ -114,6 +115,16 @@ Result<std::shared_ptr<const Plan>> Model::Impl::plan_for(std::span<const ConstT
   plans.emplace_front(key, plan);
   while (plans.size() > static_cast<size_t>(std::max(1, options.max_plans))) plans.pop_back();
   return plan;
+}
+
+std::vector<FfnDensity> Model::Impl::ffn_density() const {
+  std::vector<FfnDensity> layers;
+  const auto book = graph::DensityBook::of(packed);
+  if (!book.ok()) return layers;
+  for (const auto& layer : (*book)->records()) {
+    layers.push_back({layer->name, layer->pattern, layer->expected, layer->measured(), layer->counter.rows()});
+  }
+  return layers;
 }
 
 }  // namespace sprun

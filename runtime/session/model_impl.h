@@ -13,6 +13,7 @@
 #include "runtime/base/packed_cache.h"
 #include "runtime/plan/plan.h"
 #include "sprun/model.h"
+#include "sprun/session.h"
 
 namespace sprun {
 
@@ -30,6 +31,7 @@ struct Model::Impl {
 
   const graph::Graph& onnx_graph() const { return *onnx.graph; }
   PlanOptions plan_options(const ThreadPool& pool) const;
+  std::vector<FfnDensity> ffn_density() const;  // Session::ffn_density
 
   mutable PackedCache packed;
   mutable std::mutex plans_mutex;

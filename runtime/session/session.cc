@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <list>
 
-#include "graph/ops/ffn_density.h"
 #include "runtime/base/thread_pool.h"
 #include "runtime/generate/generator.h"
 #include "runtime/session/executor.h"
@@ -172,6 +171,7 @@ struct Session::Impl {
   bool has_run = false;
   bool profiling = false;
   std::vector<StepProfile> profile;
+  GenerateProfile generate_profile;
 };
 
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -250,7 +250,8 @@ Result<GenerateResult> Session::generate(std::span<const int64_t> prompt, const 
                                          const TokenSink& sink) {
   SPRUN_TRY(impl_->open_generator());
   Result<GenerateResult> result = GenerateResult{};
-  impl_->pool.enter([&] { result = impl_->generator->run(prompt, options, sink); });
+  GenerateProfile* profile = impl_->profiling ? &impl_->generate_profile : nullptr;
+  impl_->pool.enter([&] { result = impl_->generator->run(prompt, options, sink, profile); });
   return result;
 }
 
@@ -267,16 +268,9 @@ int64_t Session::arena_bytes() const {
 
 void Session::set_profiling(bool on) { impl_->profiling = on; }
 const std::vector<StepProfile>& Session::profile() const { return impl_->profile; }
+const GenerateProfile& Session::generate_profile() const { return impl_->generate_profile; }
 
-std::vector<FfnDensity> Session::ffn_density() const {
-  std::vector<FfnDensity> layers;
-  const auto book = graph::DensityBook::of(impl_->shared().packed);
-  if (!book.ok()) return layers;
-  for (const auto& layer : (*book)->records()) {
-    layers.push_back({layer->name, layer->pattern, layer->expected, layer->measured(), layer->counter.rows()});
-  }
-  return layers;
-}
+std::vector<FfnDensity> Session::ffn_density() const { return impl_->shared().ffn_density(); }
 
 Result<std::string> Session::explain() {
   SPRUN_TRY(impl_->check_bound());

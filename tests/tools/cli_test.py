@@ -135,6 +135,28 @@ class OtherCommands(CommandTest):
         self.assertEqual(len(json.loads(trace.read_text())["traceEvents"]), len(figures["steps"]))
         self.assertIn("MatMul", self.sprun("inspect", self.bert).stdout)
 
+    def test_generate_profile_has_both_phases_and_changes_no_token(self):
+        model = pathlib.Path(__file__).resolve().parents[2] / "tools/bytelm/spark/model.onnx"
+        args = ["generate", model, "--tokens", "84,104,101,32", "--max-new-tokens", "6", "--threads", "1"]
+        plain = json.loads(self.sprun(*args, "--json", "-").stdout)
+        self.assertNotIn("profile", plain)
+        figures = json.loads(self.sprun(*args, "--profile", "--json", "-").stdout)
+        self.assertEqual(figures["tokens"], plain["tokens"])
+        for phase, tokens, runs in (("prefill", 4, 1), ("decode", 5, 5)):
+            part = figures["profile"][phase]
+            self.assertEqual((part["tokens"], part["runs"]), (tokens, runs))
+            self.assertAlmostEqual(sum(step["us"] for step in part["steps"]), part["us_per_token"], delta=0.1)
+            self.assertAlmostEqual(sum(step["share"] for step in part["steps"]), 1, places=3)
+            self.assertTrue(part["ffn_density"])
+            self.assertTrue(all(0 < layer["measured"] < 1 for layer in part["ffn_density"] if layer["rows"]))
+        done = self.sprun(*args, "--profile", "--by-op", "--top", "2")
+        self.assertEqual(done.stdout, self.sprun(*args).stdout)
+        for part in ("prefill: 4 tokens in 1 runs", "decode: 5 tokens in 5 runs", "us/token"):
+            self.assertIn(part, done.stderr)
+        for bad in (["--by-op"], ["--top", "3"], ["--profile", "--explain"]):
+            with self.subTest(bad=bad):
+                self.assertIn("--profile", self.sprun(*args, *bad, code=2).stderr)
+
     def test_inspect_works_on_models_that_cannot_run(self):
         path = self.write("unknown.onnx", models.graph(
             [models.node("Frobnicate", ["x"], "h"), models.node("Wibble", ["h"], "y", "some.domain")],

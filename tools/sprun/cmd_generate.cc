@@ -12,6 +12,7 @@
 #include "tools/sprun/command.h"
 #include "tools/sprun/console.h"
 #include "tools/sprun/engine.h"
+#include "tools/sprun/generate_profile.h"
 #include "tools/sprun/io/npy.h"
 
 namespace sprun::tools {
@@ -27,7 +28,8 @@ struct GenerateArgs {
   int64_t max_new_tokens = 128, prefill_chunk = 512;
   double deadline_ms = 0;
   int threads = 0;
-  bool explain = false, ignore_end = false;
+  bool explain = false, ignore_end = false, profile = false;
+  ProfileStyle profile_style;
 };
 
 Result<std::vector<int64_t>> read_token_file(const std::string& path) {
@@ -209,15 +211,21 @@ Status generate(const GenerateArgs& args) {
                        std::chrono::microseconds(static_cast<int64_t>(1000 * args.deadline_ms));
   }
   TokenPrinter printer(args, args.prompt.empty() && args.tokenizer.empty() ? std::nullopt : tokenizer, prompt);
+  session.set_profiling(args.profile);
   const auto result = session.generate(prompt, options, std::ref(printer));
   SPRUN_TRY(printer.finish());
   SPRUN_TRY(result.status());
   const std::vector<FfnDensity> layers = session.ffn_density();
-  if (args.json != "-") message(summary(args, *result, session.num_threads()) + density_line(layers));
+  const PeakRates peak = args.profile ? measure_peak(session.num_threads()) : PeakRates{};
+  if (args.json != "-") {
+    message(summary(args, *result, session.num_threads()) + density_line(layers));
+    if (args.profile) message(to_text(session.generate_profile(), peak, args.profile_style));
+  }
   if (args.json.empty()) return {};
   Json json = to_json(args, *result, session.num_threads());
   if (tokenizer) json["text"] = printer.text();
   if (const double density = mean_density(layers); density >= 0) json["ffn_density"] = density;
+  if (args.profile) json["profile"] = to_json(session.generate_profile(), peak, args.profile_style);
   return write_json(args.json, json);
 }
 
@@ -247,7 +255,16 @@ Action setup_generate(CLI::App& app) {
   app.add_option("--threads", args->threads, "Threads; 0: every core this process may use")->check(CLI::Range(0, 1024));
   app.add_option("--deadline", args->deadline_ms, "Give up after this many milliseconds (exit code 7)")
       ->check(CLI::PositiveNumber);
-  app.add_flag("--explain", args->explain, "Print how a step of one token runs, instead of generating");
+  auto* explain = app.add_flag("--explain", args->explain, "Print how a step of one token runs, instead of generating");
+  auto* profile = app.add_flag("--profile", args->profile,
+                               "Also say where the time of a token went, step by step, for the prompt and for the tokens "
+                               "after it (on standard error, and in --json)");
+  profile->excludes(explain);
+  app.add_flag("--by-op", args->profile_style.by_op, "Of --profile: add up the steps of the same operator and kernel")
+      ->needs(profile);
+  app.add_option("--top", args->profile_style.top, "Of --profile: only the N slowest; 0: all, in the order they run")
+      ->check(CLI::NonNegativeNumber)
+      ->needs(profile);
   app.add_option("--json", args->json, "Write tokens and figures as JSON to FILE, or - for standard output");
   return [args] { return generate(*args); };
 }

@@ -1,6 +1,4 @@
 // sprun profile: where the time of a run goes, step by step, against the peak of this machine.
-#include <algorithm>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +11,7 @@
 #include "tools/sprun/engine.h"
 #include "tools/sprun/peak.h"
 #include "tools/sprun/stats.h"
+#include "tools/sprun/step_table.h"
 
 namespace sprun::tools {
 namespace {
@@ -26,17 +25,6 @@ struct ProfileArgs {
   int64_t warmup = 3, iterations = 20;
   bool by_op = false;
   std::string trace, json;
-};
-
-// One step, or all steps of one op.
-struct Row {
-  std::string name, op, kernel, regime, shape;
-  int64_t steps = 1;
-  double us = 0;  // median over the iterations
-  double flops = 0, bytes = 0;
-
-  double gflops() const { return us > 0 ? flops / us * 1e-3 : 0; }
-  double gbytes() const { return us > 0 ? bytes / us * 1e-3 : 0; }
 };
 
 struct Measured {
@@ -67,84 +55,6 @@ Result<Measured> measure(Session& session, const ProfileArgs& args) {
   return measured;
 }
 
-std::vector<Row> group_by_op(const std::vector<Row>& steps) {
-  std::map<std::pair<std::string, std::string>, Row> groups;
-  for (const Row& step : steps) {
-    auto [it, added] = groups.try_emplace({step.op, step.kernel}, step);
-    Row& row = it->second;
-    row.name = step.op;
-    row.shape.clear();
-    if (added) continue;
-    row.steps += 1;
-    row.us += step.us;
-    row.flops += step.flops;
-    row.bytes += step.bytes;
-  }
-  std::vector<Row> rows;
-  for (auto& [key, row] : groups) rows.push_back(std::move(row));
-  return rows;
-}
-
-double peak_gops_for(const Row& row, const PeakRates& peak) {
-  const auto has = [&](std::string_view part) {
-    return row.kernel.find(part) != std::string::npos;
-  };
-  if (has("s8") || has("u8") || has("int8")) return peak.int8_gops;
-  if (has("bf16") && peak.bf16_gflops > 0) return peak.bf16_gflops;
-  return peak.f32_gflops;
-}
-
-// Percent of the peak that bounds the step: its regime's, or the nearer one if it states none.
-// Negative: no figures.
-double percent_of_peak(const Row& row, const PeakRates& peak) {
-  const double compute_peak = peak_gops_for(row, peak);
-  const double compute = compute_peak > 0 ? 100 * row.gflops() / compute_peak : 0;
-  const double memory = peak.read_gbytes > 0 ? 100 * row.gbytes() / peak.read_gbytes : 0;
-  if (row.regime == "compute-bound" && row.flops > 0) return compute;
-  if (row.regime == "bandwidth-bound" && row.bytes > 0) return memory;
-  return row.flops > 0 || row.bytes > 0 ? std::max(compute, memory) : -1;
-}
-
-std::vector<std::vector<std::string>> table_of(const std::vector<Row>& rows, double total_us,
-                                               const PeakRates& peak, bool by_op) {
-  std::vector<std::vector<std::string>> table(1);
-  table[0] = {"us", "share",  "GFLOP/s", "GB/s", "%peak", by_op ? "steps" : "step",
-              "op", "kernel", "shape"};
-  for (const Row& row : rows) {
-    const double percent = percent_of_peak(row, peak);
-    table.push_back({fmt::format("{:.1f}", row.us),
-                     fmt::format("{:.1f}%", total_us > 0 ? 100 * row.us / total_us : 0),
-                     row.flops > 0 ? fmt::format("{:.1f}", row.gflops()) : "",
-                     row.bytes > 0 ? fmt::format("{:.1f}", row.gbytes()) : "",
-                     percent >= 0 ? fmt::format("{:.0f}%", percent) : "",
-                     by_op ? std::to_string(row.steps) : row.name, row.op,
-                     row.kernel.empty() ? "(plain loop)" : row.kernel, row.shape});
-  }
-  return table;
-}
-
-// One line for each sparse feed-forward layer.
-std::string density_text(const std::vector<FfnDensity>& layers) {
-  std::string text;
-  for (const FfnDensity& layer : layers) {
-    if (layer.measured < 0) continue;
-    text += fmt::format("density {:.1f} % of {} rows{}  {}  {}\n", 100 * layer.measured, layer.rows,
-                        layer.expected < 0 ? "" : fmt::format(", {:.1f} % expected", 100 * layer.expected),
-                        layer.pattern, layer.name);
-  }
-  return text;
-}
-
-Json density_json(const std::vector<FfnDensity>& layers) {
-  Json json = Json::array();
-  for (const FfnDensity& layer : layers) {
-    Json entry = {{"name", layer.name}, {"pattern", layer.pattern}, {"measured", layer.measured}, {"rows", layer.rows}};
-    if (layer.expected >= 0) entry["expected"] = layer.expected;
-    json.push_back(entry);
-  }
-  return json;
-}
-
 Json json_of(const ProfileArgs& args, const Session& session, const Measured& measured,
              const std::vector<Row>& rows, double total_us, const PeakRates& peak) {
   Json json = {{"model", args.model.path},
@@ -156,24 +66,7 @@ Json json_of(const ProfileArgs& args, const Session& session, const Measured& me
                {"steps_us", round3(total_us)},
                {"peak", to_json(peak)},
                {"ffn_density", density_json(session.ffn_density())},
-               {args.by_op ? "ops" : "steps", Json::array()}};
-  for (const Row& row : rows) {
-    const double percent = percent_of_peak(row, peak);
-    Json entry = {{"name", row.name},
-                  {"op", row.op},
-                  {"kernel", row.kernel},
-                  {"regime", row.regime},
-                  {"shape", row.shape},
-                  {"count", row.steps},
-                  {"us", round3(row.us)},
-                  {"share", total_us > 0 ? row.us / total_us : 0},
-                  {"flops", row.flops},
-                  {"bytes", row.bytes},
-                  {"gflops", round3(row.gflops())},
-                  {"gbytes_per_s", round3(row.gbytes())}};
-    if (percent >= 0) entry["percent_of_peak"] = round3(percent);
-    json[args.by_op ? "ops" : "steps"].push_back(std::move(entry));
-  }
+               {args.by_op ? "ops" : "steps", rows_json(rows, total_us, peak)}};
   return json;
 }
 
@@ -205,18 +98,11 @@ Status profile(const ProfileArgs& args) {
   SPRUN_ASSIGN(Session session, bound_session(loaded.model, inputs, args.threads));
   SPRUN_ASSIGN(const Measured measured, measure(session, args));
   const PeakRates peak = measure_peak(session.num_threads());
-  double total_us = 0;
-  for (const Row& row : measured.steps) total_us += row.us;
-  std::vector<Row> rows = args.by_op ? group_by_op(measured.steps) : measured.steps;
-  if (args.by_op || args.top > 0) {
-    std::stable_sort(rows.begin(), rows.end(),
-                     [](const Row& a, const Row& b) { return a.us > b.us; });
-  }
-  if (args.top > 0 && rows.size() > static_cast<size_t>(args.top))
-    rows.resize(static_cast<size_t>(args.top));
+  const double total_us = total_time(measured.steps);
+  const std::vector<Row> rows = shown_rows(measured.steps, args.by_op, args.top);
   if (args.json != "-") {
     const LatencyStats stats = latency_stats(measured.total_ms);
-    SPRUN_TRY(print(format_table(table_of(rows, total_us, peak, args.by_op))));
+    SPRUN_TRY(print(format_table(table_of(rows, total_us, peak, {.by_op = args.by_op}))));
     SPRUN_TRY(print(fmt::format(
         "steps {:.3f} ms  run p50 {:.3f} ms  {} steps  {} threads  {}\npeak  {}\n", total_us * 1e-3,
         stats.p50, measured.steps.size(), session.num_threads(), isa_in_use(), to_text(peak))));

@@ -52,6 +52,16 @@ struct FfnDensity {
   int64_t rows = 0;      // counted: all rows of small runs, every eighth of large ones where counting costs time
 };
 
+// Where the time of a profiled generate() went.
+struct GenerateProfile {
+  struct Phase {
+    int64_t tokens = 0, runs = 0;    // a run of the plan takes one token or more
+    std::vector<StepProfile> steps;  // in order of execution; time, work and traffic of all runs added, shape of the last
+    std::vector<FfnDensity> ffn;     // of this phase; other sessions of the model that run meanwhile count too
+  };
+  Phase prefill, decode;
+};
+
 // Not thread-safe: one thread at a time. Many sessions may share a Model and run at once.
 class SPRUN_API Session {
  public:
@@ -93,9 +103,11 @@ class SPRUN_API Session {
   // Bytes of working memory for the shapes of the last run.
   int64_t arena_bytes() const;
 
-  // When on, each run records the time of every step (costs two clock reads a step).
+  // When on, each run and each generate() records the time of every step (costs two clock reads a step).
   void set_profiling(bool on);
   const std::vector<StepProfile>& profile() const;
+  // Of the last generate() with profiling on, up to where it failed if it did; empty before.
+  const GenerateProfile& generate_profile() const;
 
   // The sparse feed-forward layers of the model that were planned so far, in order of execution. All sessions of a model,
   // all shapes and generate() count together.

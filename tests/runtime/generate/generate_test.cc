@@ -103,6 +103,38 @@ TEST(Generate, TheSparkModelOfTheRepositoryWritesEnglish) {
             Ids(result.tokens.begin(), result.tokens.begin() + 12));
 }
 
+double total_us(const GenerateProfile::Phase& phase) {
+  return std::accumulate(phase.steps.begin(), phase.steps.end(), 0.0,
+                         [](double sum, const StepProfile& step) { return sum + step.duration_us; });
+}
+
+TEST(Generate, AProfileSaysWhereBothPhasesSpentTheirTime) {
+  const Ids prompt = {84, 104, 101, 32, 115, 101, 97};
+  const GenerateOptions options{.max_new_tokens = 9, .prefill_chunk = 4};
+  for (const char* file : {"model.onnx", "model_no_cache.onnx"}) {
+    Session session = open(own_model("spark", file));
+    const GenerateResult plain = session.generate(prompt, options).value();
+    EXPECT_EQ(session.generate_profile().prefill.runs + session.generate_profile().decode.runs, 0);
+    session.set_profiling(true);
+    const GenerateResult result = session.generate(prompt, options).value();
+    EXPECT_EQ(result.tokens, plain.tokens);
+    const GenerateProfile profile = session.generate_profile();
+    EXPECT_EQ(profile.prefill.tokens, 7);
+    EXPECT_EQ(profile.prefill.runs, 2);
+    EXPECT_EQ(profile.decode.tokens, 8);
+    EXPECT_EQ(profile.decode.runs, 8);
+    for (const auto& [phase, ms] : {std::pair(&profile.prefill, result.prefill_ms), {&profile.decode, result.decode_ms}}) {
+      EXPECT_GT(total_us(*phase), 0);
+      EXPECT_LE(total_us(*phase), 1000 * ms);
+      for (const FfnDensity& layer : phase->ffn) EXPECT_TRUE(layer.rows == 0 || (layer.measured > 0 && layer.measured < 1));
+      for (const StepProfile& step : phase->steps) EXPECT_GE(step.bytes, 0) << step.name;
+    }
+    session.set_profiling(false);
+    session.generate(prompt, {.max_new_tokens = 2}).value();
+    EXPECT_EQ(session.generate_profile().decode.runs, 8);
+  }
+}
+
 TEST(Generate, ASeedFixesWhatIsDrawn) {
   Session one = open(own_model("dense", "model.onnx"), 1), two = open(own_model("dense", "model.onnx"), 2);
   GenerateOptions options{.max_new_tokens = 40, .sampling = {.temperature = 1.0F, .top_p = 0.95F, .seed = 11}};
