@@ -205,7 +205,7 @@ Result<GenerateResult> Generator::run(std::span<const int64_t> prompt, const Gen
   if (profile) profile->prefill.tokens = prompt_tokens;
   profiler.begin(&GenerateProfile::decode);
   SPRUN_TRY(decode(logits, prompt, options, sink, result));
-  if (profile) profile->decode.tokens = static_cast<int64_t>(result.tokens.size()) - 1;  // the first is of the prefill
+  if (profile) profile->decode.tokens = std::max<int64_t>(static_cast<int64_t>(result.tokens.size()) - 1, 0);  // the first is of the prefill
   result.prompt_tokens = prompt_tokens;
   result.setup_ms = milliseconds(begin, start);
   result.prefill_ms = milliseconds(start, first);
