@@ -1,4 +1,5 @@
 #include "runtime/base/atomic_file.h"
+#include "tests/support/own_path.h"
 
 #include <gtest/gtest.h>
 
@@ -25,7 +26,7 @@ class AtomicFileTest : public testing::Test {
     return std::distance(std::filesystem::directory_iterator(folder_), std::filesystem::directory_iterator());
   }
 
-  std::string folder_ = testing::TempDir() + "sprun_atomic_file";
+  std::string folder_ = testing_support::own_path("atomic_file");
   std::string path_ = folder_ + "/out";
 };
 

@@ -1,4 +1,5 @@
 #include "runtime/base/file_map.h"
+#include "tests/support/own_path.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -9,7 +10,7 @@ namespace sprun {
 namespace {
 
 TEST(FileMap, MapsRegularFilesOnly) {
-  const std::string path = testing::TempDir() + "sprun_file_map";
+  const std::string path = testing_support::own_path("file_map");
   std::ofstream(path) << "hello";
   const auto map = FileMap::open(path);
   ASSERT_TRUE(map.ok()) << map.status().message();
@@ -21,18 +22,20 @@ TEST(FileMap, MapsRegularFilesOnly) {
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
   EXPECT_EQ(FileMap::open(pipe).status().code(), Code::kBadInput);
   ::unlink(pipe.c_str());
+  ::unlink(path.c_str());
 }
 
 TEST(FileMap, EmptyFilesHaveNoBytes) {
-  const std::string path = testing::TempDir() + "sprun_file_map_empty";
+  const std::string path = testing_support::own_path("file_map_empty");
   std::ofstream(path) << "";
   const auto map = FileMap::open(path);
   ASSERT_TRUE(map.ok());
   EXPECT_EQ((*map)->size(), 0);
+  ::unlink(path.c_str());
 }
 
 TEST(FileMap, PinsKeepTheMappingAndReleaseItsPages) {
-  const std::string path = testing::TempDir() + "sprun_file_map_pin";
+  const std::string path = testing_support::own_path("file_map_pin");
   std::ofstream(path) << std::string(100'000, 'x');
   auto map = FileMap::open(path);
   ASSERT_TRUE(map.ok());
@@ -42,6 +45,7 @@ TEST(FileMap, PinsKeepTheMappingAndReleaseItsPages) {
   *map = nullptr;
   first.reset();
   EXPECT_EQ(data[20'000], 'x');  // given back, and read again
+  ::unlink(path.c_str());
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "tests/runtime/session/generated_model.h"
+#include "tests/support/own_path.h"
 #include "tests/support/shared_files.h"
 
 namespace sprun {
@@ -170,7 +171,7 @@ TEST(SparseFfnModel, PromisedSparsityThatIsNotThereIsNoted) {
     const auto x = graph.add_input("x", DType::kF32, std::vector<graph::DimInfo>{{4, ""}});
     const auto n = graph.add_node("", "Relu", 14, {x}, {"y"});
     graph.set_outputs({graph.node(n).outputs[0]});
-    const std::string path = testing::TempDir() + "sprun_promised.onnx";
+    const std::string path = testing_support::own_path("promised.onnx");
     graph::WriteOptions options;
     options.metadata_props = {{"config", promised ? "{\"activation_sparsity_pattern\": [0.95, 0.0]}" : "{\"activation_sparsity_pattern\": [0.0]}"}};
     graph::write_onnx(graph, path, options).value();

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "tests/runtime/text/text_data.h"
+#include "tests/support/own_path.h"
 
 namespace sprun {
 namespace {
@@ -32,7 +33,7 @@ class TokenizerFiles : public testing::Test {
     return load("tokenizer.json").status();
   }
 
-  std::string folder_ = testing::TempDir() + "sprun_tokenizer";
+  std::string folder_ = testing_support::own_path("tokenizer");
 };
 
 std::string random_text(std::mt19937* rng, size_t length) {

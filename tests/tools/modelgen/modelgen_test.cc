@@ -8,6 +8,7 @@
 
 #include "graph/onnx/onnx_reader.h"
 #include "graph/onnx/onnx_writer.h"
+#include "tests/support/own_path.h"
 #include "tools/modelgen/weights.h"
 
 namespace sprun::modelgen {
@@ -30,7 +31,7 @@ double zeros(const Tensor& tensor) {
 }
 
 TEST(Modelgen, EveryFamilyIsAValidModelOfSupportedOps) {
-  const std::string path = testing::TempDir() + "sprun_modelgen.onnx";
+  const std::string path = testing_support::own_path("modelgen.onnx");
   for (const char* name : {"bert-mini", "gpt2-mini", "llama-mini", "vit-mini"}) {
     for (int opset : {11, 13, 17}) {
       for (Quantization type : {Quantization::kNone, Quantization::kU8, Quantization::kS8}) {
@@ -54,7 +55,7 @@ TEST(Modelgen, EveryFamilyIsAValidModelOfSupportedOps) {
 }
 
 TEST(Modelgen, EveryProductOfTheQdqFormReadsCodes) {
-  const std::string path = testing::TempDir() + "sprun_modelgen_qdq.onnx";
+  const std::string path = testing_support::own_path("modelgen_qdq.onnx");
   for (const char* name : {"bert-mini", "vit-mini"}) {
     for (int opset : {11, 13, 17}) {
       Config config = small(name);
@@ -104,7 +105,7 @@ TEST(Modelgen, CacheHasTheNamesOfOptimum) {
 }
 
 TEST(Modelgen, EveryFeedForwardLayerIsAValidModelOfSupportedOps) {
-  const std::string path = testing::TempDir() + "sprun_modelgen_ffn.onnx";
+  const std::string path = testing_support::own_path("modelgen_ffn.onnx");
   for (const char* kind : {"swiglu", "geglu", "reglu", "relu", "topk", "spark"}) {
     for (int opset : {13, 17, 18, 20}) {
       Config config = *preset("spark-mini");
