@@ -10,6 +10,8 @@
 #include "kernels/attention/attention_int8_types.h"
 #include "kernels/attention/attention_math.h"
 #include "kernels/simd/dot4.h"
+#include "kernels/simd/interleave.h"
+#include "kernels/simd/quantize.h"
 #include "kernels/simd/transpose.h"
 
 namespace sprun::kernels::attn {
@@ -305,8 +307,9 @@ class Int8Runner {
 
   // Codes of the softmax in quads of keys. The missing keys of the last quad have codes too; their values are 0.
   void quantise() {
-    const V scale = V::broadcast(b_.p_inverse), limit = V::broadcast(static_cast<float>(255 - b_.p_zero));
-    const I zero = I::broadcast(b_.p_zero);
+    using S = simd::Interleave<B>;
+    const V scale = V::broadcast(b_.p_inverse);
+    const simd::ToU8<B> to_u8(1.0F, b_.p_zero);
     V inverse[kNv];
     I sum[kNv];
 #pragma GCC unroll 4
@@ -319,12 +322,10 @@ class Int8Runner {
     for (int64_t j = 0; j < s_.key_quads; ++j, p += 4 * kW, to += kW) {
 #pragma GCC unroll 4
       for (int v = 0; v < kNv; ++v) {
-        const auto code = [&](int i) __attribute__((always_inline)) {
-          const V x = V::load(p + i * kW + v * kL) * inverse[v];
-          return I::from_f32(V::min(x * scale, limit)) + zero;
-        };
-        const I low = code(0) | code(1).template shl<8>(), high = code(2) | code(3).template shl<8>();
-        const I quad = low | high.template shl<16>();
+        V x[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) x[i] = V::load(p + i * kW + v * kL) * inverse[v] * scale;
+        const I quad = {S::turn4(to_u8.rounded(x))};
         quad.store(to + v * kL);
         sum[v] = sum_u8<A>(sum[v], quad);
       }
@@ -358,21 +359,46 @@ class Int8Runner {
     }
   }
 
-  // What makes codes of results.
-  struct Codes {
-    V inverse, low, high;
-    I zero, flip;
-    SPRUN_INLINE explicit Codes(const AttentionInt8Block& b)
-        : inverse(V::broadcast(b.y_inverse)),
-          low(V::broadcast(static_cast<float>(-b.y_zero))),
-          high(V::broadcast(static_cast<float>(255 - b.y_zero))),
-          zero(I::broadcast(b.y_zero)),
-          flip(I::broadcast(b.y_flip)) {}
-    SPRUN_INLINE I of(V x) const { return (I::from_f32(V::min(high, V::max(low, x * inverse))) + zero) ^ flip; }
-  };
+  // Codes of results: four dims of a row become a dword, and 16 dwords of 16 rows are turned around together.
+  void store_codes() const {
+    using S = simd::Interleave<B>;
+    constexpr int64_t kDims = 4 * kL;
+    const simd::ToU8<B> to_u8(1.0F, b_.y_zero);
+    const V inverse = V::broadcast(b_.y_inverse);
+    const I flip = I::broadcast(static_cast<int32_t>(b_.y_flip * 0x01010101U));
+    for (int64_t r0 = 0; r0 < b_.rows; r0 += kL) {
+      for (int64_t d0 = 0; d0 < b_.v_dim; d0 += kDims) {
+        const int64_t n = b_.v_dim - d0 < kDims ? b_.v_dim - d0 : kDims;
+        V t[kL];
+#pragma GCC unroll 16
+        for (int i = 0; i < kL; ++i) {
+          V x[4];
+#pragma GCC unroll 4
+          for (int e = 0; e < 4; ++e) {
+            x[e] = 4 * i + e < n ? V::load(s_.o + (d0 + 4 * i + e) * kW + r0) * inverse : V::zero();
+          }
+          t[i] = (I{S::turn4(to_u8.rounded(x))} ^ flip).as_f32();
+        }
+        simd::transpose(t);
+#pragma GCC unroll 16
+        for (int i = 0; i < kL; ++i) {
+          if (r0 + i >= b_.rows) continue;
+          char* to = static_cast<char*>(b_.out[r0 + i]) + d0;
+          if (n == kDims) I::as_i32(t[i]).store(reinterpret_cast<int32_t*>(to));
+          else store_bytes(I::as_i32(t[i]), to, n);
+        }
+      }
+    }
+  }
+
+  SPRUN_INLINE static void store_bytes(I codes, char* to, int64_t n) {
+    alignas(64) char bytes[4 * kL];
+    codes.store(reinterpret_cast<int32_t*>(bytes));
+    __builtin_memcpy(to, bytes, static_cast<size_t>(n));
+  }
 
   void store_output() const {
-    const Codes codes(b_);
+    if (b_.requantise) return store_codes();
     for (int64_t r0 = 0; r0 < b_.rows; r0 += kL) {
       for (int64_t d0 = 0; d0 < b_.v_dim; d0 += kL) {
         const int64_t n = b_.v_dim - d0 < kL ? b_.v_dim - d0 : kL;
@@ -383,8 +409,7 @@ class Int8Runner {
 #pragma GCC unroll 16
         for (int i = 0; i < kL; ++i) {
           if (r0 + i >= b_.rows) continue;
-          if (b_.requantise) codes.of(t[i]).store_u8_sat_partial(static_cast<uint8_t*>(b_.out[r0 + i]) + d0, n);
-          else t[i].store_partial(static_cast<float*>(b_.out[r0 + i]) + d0, n);
+          t[i].store_partial(static_cast<float*>(b_.out[r0 + i]) + d0, n);
         }
       }
     }

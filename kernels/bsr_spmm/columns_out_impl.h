@@ -13,8 +13,7 @@ namespace sprun::kernels::bsr {
 // Four vectors of an output, of tokens h, 16 + h, 32 + h and 48 + h on, are one vector of codes.
 template <class VecArch>
 SPRUN_INLINE void store_codes(const simd::ToU8<VecArch>& to_u8, const simd::F32<VecArch> (&v)[4], uint8_t* out) {
-  using S = simd::Interleave<VecArch>;
-  S::store(out, S::bytes_sat(to_u8(v[0]).v, to_u8(v[1]).v, to_u8(v[2]).v, to_u8(v[3]).v));
+  simd::Interleave<VecArch>::store(out, to_u8.bytes(v));
 }
 
 // Tokens from 16 kVectors on become 0 or codes of 0.
@@ -56,27 +55,43 @@ struct ColumnsOut {
     int64_t first, n0, cols, tokens;  // element of output n0 in y, outputs, valid tokens
   };
 
-  // Values of tokens 16 j + h .. of output n0 + c, for j < kVectors.
-  template <int kVectors, class Act>
-  SPRUN_INLINE static void values(const Unit& u, const int32_t* sums, int64_t c, int h, Act act, V (&v)[kVectors]) {
-    const GemmU8S8Args& g = u.gemm;
-    const int64_t n = u.n0 + c;
-    const V scale = V::broadcast(*g.x_scale) * V::broadcast(g.w_scale[n * g.w_scale_stride]);
-    const V bias = V::broadcast(g.epilogue.bias == nullptr ? 0.0F : g.epilogue.bias[n]);
+  // What makes values of sums. A copy: results may be anything in memory, also what a Unit points to.
+  struct Values {
+    float x_scale;
+    const float* w_scale;
+    int64_t w_scale_stride;
+    const float* bias;
+    const int32_t* sums;
+
+    SPRUN_INLINE Values(const Unit& u, const int32_t* s)
+        : x_scale(*u.gemm.x_scale),
+          w_scale(u.gemm.w_scale + u.n0 * u.gemm.w_scale_stride),
+          w_scale_stride(u.gemm.w_scale_stride),
+          bias(u.gemm.epilogue.bias == nullptr ? nullptr : u.gemm.epilogue.bias + u.n0),
+          sums(s) {}
+
+    // Of tokens 16 j + h .. of output n0 + c, for j < kVectors.
+    template <int kVectors, class Act>
+    SPRUN_INLINE void get(int64_t c, int h, Act act, V (&v)[kVectors]) const {
+      const V scale = V::broadcast(x_scale) * V::broadcast(w_scale[c * w_scale_stride]);
+      const V add = V::broadcast(bias == nullptr ? 0.0F : bias[c]);
 #pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) v[j] = act(V::fma(I::load(sums + c * 64 + 16 * j + h).to_f32(), scale, bias));
-  }
+      for (int j = 0; j < kVectors; ++j) v[j] = V::fma(I::load(sums + c * 64 + 16 * j + h).to_f32(), scale, add);
+      gemm::activate(act, v);
+    }
+  };
 
   // The first kVectors * 16 tokens, all of which count. What is not a number leaves the range as it is.
   template <int kVectors, class Act>
   static void store_floats(const Unit& u, const int32_t* sums, Act act) {
+    const Values values(u, sums);
     V low = V::broadcast(u.y.range[0]), high = V::broadcast(u.y.range[1]);
-    for (int64_t c = 0; c < u.cols; ++c) {
-      float* out = u.y.floats + u.first + c * 64;
+    float* out = u.y.floats + u.first;
+    for (int64_t c = 0; c < u.cols; ++c, out += 64) {
 #pragma GCC unroll 4
       for (int h = 0; h < 16; h += V::kLanes) {
         V v[kVectors];
-        values(u, sums, c, h, act, v);
+        values.get(c, h, act, v);
 #pragma GCC unroll 4
         for (int j = 0; j < kVectors; ++j) {
           v[j].store(out + 16 * j + h);
@@ -92,12 +107,13 @@ struct ColumnsOut {
   // Tokens from `first` on, a multiple of 16: one of them at least does not count.
   template <class Act>
   static void store_last_floats(const Unit& u, const int32_t* sums, int64_t first, Act act) {
+    const Values values(u, sums);
     V low = V::broadcast(u.y.range[0]), high = V::broadcast(u.y.range[1]);
-    for (int64_t c = 0; c < u.cols; ++c) {
-      float* out = u.y.floats + u.first + c * 64;
+    float* out = u.y.floats + u.first;
+    for (int64_t c = 0; c < u.cols; ++c, out += 64) {
       for (int64_t t = first; t < u.tokens; t += V::kLanes) {
         V v[1];
-        values(u, sums, c, static_cast<int>(t), act, v);
+        values.get(c, static_cast<int>(t), act, v);
         v[0].store(out + t);
         const V counted = u.tokens - t >= V::kLanes ? v[0] : V::load_partial(out + t, u.tokens - t);  // then zeros
         low = V::min(counted, low);
@@ -110,31 +126,41 @@ struct ColumnsOut {
 
   template <class Act>
   static void finish(const Unit& u, const int32_t* sums, Act act) {
-    if (u.y.codes == nullptr) {
-      const int64_t whole = u.tokens / 16;
-      if (whole == 1) store_floats<1>(u, sums, act);
-      if (whole == 2) store_floats<2>(u, sums, act);
-      if (whole == 3) store_floats<3>(u, sums, act);
-      if (whole == 4) store_floats<4>(u, sums, act);
-      if (u.tokens % 16 != 0) store_last_floats(u, sums, whole * 16, act);
-      return;
-    }
+    if (u.y.codes != nullptr) return finish_codes(u, sums, act);
+    const int64_t whole = u.tokens / 16;
+    if (whole == 1) store_floats<1>(u, sums, act);
+    if (whole == 2) store_floats<2>(u, sums, act);
+    if (whole == 3) store_floats<3>(u, sums, act);
+    if (whole == 4) store_floats<4>(u, sums, act);
+    if (u.tokens % 16 != 0) store_last_floats(u, sums, whole * 16, act);
+  }
+
+  template <class Act>
+  static void finish_codes(const Unit& u, const int32_t* sums, Act act) {
+    const Values values(u, sums);
     const simd::ToU8<VecArch> to_u8(u.y.scale, u.y.zero_point);
-    for (int64_t c = 0; c < u.cols; ++c) {
+    uint8_t* out = u.y.codes + u.first;
+    for (int64_t c = 0, cols = u.cols; c < cols; ++c, out += 64) {
 #pragma GCC unroll 4
       for (int h = 0; h < 16; h += V::kLanes) {
         V v[4];
-        values(u, sums, c, h, act, v);
-        store_codes(to_u8, v, u.y.codes + u.first + c * 64 + 4 * h);
+        values.get(c, h, act, v);
+        store_codes(to_u8, v, out + 4 * h);
       }
     }
+  }
+
+  static void finish_gelu(const Unit& u, const int32_t* sums) {
+    using ForCodes = gemm::GeluErf<V, true>;
+    if (u.y.codes != nullptr && u.y.scale >= ForCodes::kLeastScale) return finish_codes(u, sums, ForCodes());
+    finish(u, sums, gemm::GeluErf<V>());
   }
 
   [[gnu::noinline]] static void finish(const Unit& u, const int32_t* sums) {
     switch (u.gemm.epilogue.activation) {
       case Activation::kNone: return finish(u, sums, gemm::Identity<V>());
       case Activation::kRelu: return finish(u, sums, gemm::Relu<V>());
-      case Activation::kGeluErf: return finish(u, sums, gemm::GeluErf<V>());
+      case Activation::kGeluErf: return finish_gelu(u, sums);
       case Activation::kGeluTanh: return finish(u, sums, gemm::GeluTanh<V>());
       case Activation::kQuickGelu: return finish(u, sums, gemm::QuickGelu<V>());
       case Activation::kSilu: return finish(u, sums, gemm::Silu<V>());

@@ -17,13 +17,34 @@ struct Identity {
     SPRUN_INLINE V operator()(V v) const { return simd::call(v); }        \
   };
 SPRUN_ACTIVATION(Relu, relu)
-SPRUN_ACTIVATION(GeluErf, gelu_erf)
 SPRUN_ACTIVATION(GeluTanh, gelu_tanh)
 SPRUN_ACTIVATION(QuickGelu, quick_gelu)
 SPRUN_ACTIVATION(Silu, silu)
 SPRUN_ACTIVATION(Tanh, tanh)
 SPRUN_ACTIVATION(Sigmoid, sigmoid)
 #undef SPRUN_ACTIVATION
+
+// kForCodes: the result becomes 8-bit codes of a scale of kLeastScale at least, so that its absolute error counts.
+template <class V, bool kForCodes = false>
+struct GeluErf {
+  static constexpr float kLeastScale = 1e-3F;
+  SPRUN_INLINE V operator()(V v) const { return simd::gelu_erf(v); }
+  template <int kN>
+  SPRUN_INLINE void all(V (&v)[kN]) const {
+    simd::gelu_erf_all<kForCodes>(v);
+  }
+};
+
+// act(v) of several vectors: together where the activation has a way to do that.
+template <class Act, class V, int kN>
+SPRUN_INLINE void activate(Act act, V (&v)[kN]) {
+  if constexpr (requires { act.all(v); }) {
+    act.all(v);
+  } else {
+#pragma GCC unroll 8
+    for (int i = 0; i < kN; ++i) v[i] = act(v[i]);
+  }
+}
 
 // Where one tile of Y goes.
 struct OutTile {
@@ -43,11 +64,17 @@ SPRUN_INLINE void write_tile(const OutTile& out, Value value, Act act) {
     const float* residual = out.residual == nullptr ? nullptr : out.residual + r * out.ld_residual;
     int64_t c = 0;
     if (out.cols == kNr) {
-#pragma GCC unroll 2
-      for (; c < kNr; c += V::kLanes) {
-        V v = act(value(r, c, V::kLanes));
-        if (residual != nullptr) v = v + V::load(residual + c);
-        v.store(y + c);
+      constexpr int kVecs = kNr / V::kLanes % 4 == 0 ? 4 : kNr / V::kLanes % 2 == 0 ? 2 : 1;
+      for (; c < kNr; c += kVecs * V::kLanes) {
+        V v[kVecs];
+#pragma GCC unroll 4
+        for (int i = 0; i < kVecs; ++i) v[i] = value(r, c + i * V::kLanes, V::kLanes);
+        activate(act, v);
+#pragma GCC unroll 4
+        for (int i = 0; i < kVecs; ++i) {
+          if (residual != nullptr) v[i] = v[i] + V::load(residual + c + i * V::kLanes);
+          v[i].store(y + c + i * V::kLanes);
+        }
       }
       continue;
     }

@@ -51,6 +51,13 @@ void quantize_rows(const float* x, int64_t ldx, int64_t rows, int64_t k, float s
     const float* in = x + r * ldx;
     uint8_t* out = y + r * ldy;
     int64_t i = 0;
+    for (; i + 4 * V::kLanes <= k; i += 4 * V::kLanes) {
+      using S = simd::Interleave<Arch>;
+      V v[4];
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) v[j] = V::load(in + i + j * V::kLanes);
+      S::store(out + i, S::in_order(convert.bytes(v)));
+    }
     for (; i + V::kLanes <= k; i += V::kLanes) convert(V::load(in + i)).store_u8_sat(out + i);
     if (i < k) convert(V::load_partial(in + i, k - i)).store_u8_sat_partial(out + i, k - i);
     if (sums == nullptr) continue;

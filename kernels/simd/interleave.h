@@ -7,7 +7,8 @@
 // Interleave<Arch>::even16(a, b), odd16(a, b): in each 128-bit lane, the low or the high halves of
 // the dwords of a and then of b; low16() and high16() put such rows together again.
 // Interleave<Arch>::turn4(v): in each 128-bit lane, a 4 x 4 square of bytes turned around.
-// Interleave<Arch>::bytes_sat(a, b, c, d): in each 128-bit lane, the int32 of a, b, c and d as saturated u8.
+// Interleave<Arch>::s16_of_s32(a, b), u8_of_s16(a, b): in each 128-bit lane, the numbers of a and then of b, saturated;
+// in_order(u8_of_s16(s16_of_s32(a, b), s16_of_s32(c, d))) is a, b, c and d one after the other.
 #pragma once
 
 #include "kernels/simd/vec.h"
@@ -38,9 +39,10 @@ struct Interleave<Sse2> {
   SPRUN_INLINE static Raw high32(Raw a, Raw b) { return _mm_unpackhi_epi32(a, b); }
   SPRUN_INLINE static Raw low64(Raw a, Raw b) { return _mm_unpacklo_epi64(a, b); }
   SPRUN_INLINE static Raw high64(Raw a, Raw b) { return _mm_unpackhi_epi64(a, b); }
-  SPRUN_INLINE static Raw bytes_sat(Raw a, Raw b, Raw c, Raw d) {
-    return _mm_packus_epi16(_mm_packs_epi32(a, b), _mm_packs_epi32(c, d));
-  }
+  SPRUN_INLINE static Raw s16_of_s32(Raw a, Raw b) { return _mm_packs_epi32(a, b); }
+  SPRUN_INLINE static Raw u8_of_s16(Raw a, Raw b) { return _mm_packus_epi16(a, b); }
+  SPRUN_INLINE static Raw add16_sat(Raw a, Raw b) { return _mm_adds_epi16(a, b); }
+  SPRUN_INLINE static Raw in_order(Raw v) { return v; }
   SPRUN_INLINE static Raw turn4(Raw v) {
     const Raw ac = _mm_unpacklo_epi8(v, _mm_srli_si128(v, 8));  // t0k0 t2k0 t0k1 t2k1 .. t1k0 t3k0 ..
     return _mm_unpacklo_epi8(ac, _mm_srli_si128(ac, 8));
@@ -69,8 +71,11 @@ struct Interleave<Avx2> {
   SPRUN_INLINE static Raw high32(Raw a, Raw b) { return _mm256_unpackhi_epi32(a, b); }
   SPRUN_INLINE static Raw low64(Raw a, Raw b) { return _mm256_unpacklo_epi64(a, b); }
   SPRUN_INLINE static Raw high64(Raw a, Raw b) { return _mm256_unpackhi_epi64(a, b); }
-  SPRUN_INLINE static Raw bytes_sat(Raw a, Raw b, Raw c, Raw d) {
-    return _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+  SPRUN_INLINE static Raw s16_of_s32(Raw a, Raw b) { return _mm256_packs_epi32(a, b); }
+  SPRUN_INLINE static Raw u8_of_s16(Raw a, Raw b) { return _mm256_packus_epi16(a, b); }
+  SPRUN_INLINE static Raw add16_sat(Raw a, Raw b) { return _mm256_adds_epi16(a, b); }
+  SPRUN_INLINE static Raw in_order(Raw v) {
+    return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   }
   SPRUN_INLINE static Raw turn4(Raw v) {
     const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -99,8 +104,12 @@ struct Interleave<Avx512> {
   SPRUN_INLINE static Raw high32(Raw a, Raw b) { return _mm512_unpackhi_epi32(a, b); }
   SPRUN_INLINE static Raw low64(Raw a, Raw b) { return _mm512_unpacklo_epi64(a, b); }
   SPRUN_INLINE static Raw high64(Raw a, Raw b) { return _mm512_unpackhi_epi64(a, b); }
-  SPRUN_INLINE static Raw bytes_sat(Raw a, Raw b, Raw c, Raw d) {
-    return _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+  SPRUN_INLINE static Raw s16_of_s32(Raw a, Raw b) { return _mm512_packs_epi32(a, b); }
+  SPRUN_INLINE static Raw u8_of_s16(Raw a, Raw b) { return _mm512_packus_epi16(a, b); }
+  SPRUN_INLINE static Raw add16_sat(Raw a, Raw b) { return _mm512_adds_epi16(a, b); }
+  SPRUN_INLINE static Raw in_order(Raw v) {
+    const Raw order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(order, v);
   }
   SPRUN_INLINE static Raw turn4(Raw v) {
     const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);

@@ -130,7 +130,11 @@ SPRUN_INLINE F32<A> quick_gelu(F32<A> x) {
 template <class A>
 SPRUN_INLINE F32<A> gelu_erf(F32<A> x) {
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
-  if constexpr (F32<A>::kLanes == 16) return gelu_erf_table(x);
+  if constexpr (F32<A>::kLanes == 16) {
+    F32<A> v[1] = {x};
+    gelu_erf_table(v);
+    return v[0];
+  }
 #endif
   using V = F32<A>;
   constexpr float kEnd = 5.9F;
@@ -145,6 +149,19 @@ SPRUN_INLINE F32<A> gelu_erf(F32<A> x) {
   p = p * p;
   const V tail = V::select(t < V::broadcast(kEnd), p, V::zero());
   return V::fma(tail, V::min(x, -t), V::max(V::zero(), x));
+}
+
+// gelu_erf of several vectors, together where that is faster. kForCodes: see gelu_erf_for_codes().
+template <bool kForCodes, class A, int kN>
+SPRUN_INLINE void gelu_erf_all(F32<A> (&x)[kN]) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  if constexpr (F32<A>::kLanes == 16) {
+    if constexpr (kForCodes) return gelu_erf_for_codes(x);
+    return gelu_erf_table(x);
+  }
+#endif
+#pragma GCC unroll 8
+  for (int i = 0; i < kN; ++i) x[i] = gelu_erf(x[i]);
 }
 
 // x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) = x * sigmoid(2u): one exp, one division.
