@@ -58,12 +58,21 @@ struct LanesOps : Ends {
                                    int64_t tokens, typename Ends::Sum* out) {
     Runs::add_run(g, x, tokens, out);
   }
+  SPRUN_INLINE static bool takes_two(int64_t tokens) {
+    if constexpr (requires { Runs::kTakesTwo; }) return Runs::takes_two(tokens);
+    return false;
+  }
+  SPRUN_INLINE static void add_two(const Groups<typename Ends::Sum>& first, const Groups<typename Ends::Sum>& second,
+                                   const uint8_t* x, typename Ends::Sum* first_out, typename Ends::Sum* second_out) {
+    if constexpr (requires { requires Runs::kTakesTwo; }) Runs::add_two(first, second, x, first_out, second_out);
+  }
 };
 
 // The kernel body around an Ops, which is what one dtype and pattern do in their own way:
 //   Arch, Args, Sum (int32_t or float), kLayout, kValueBytes (of one weight)
 //   start_unit(gemm, u, start)            start[r] of each output of a unit
 //   add_run(groups, x, tokens, out)       sums of one run, out: [block.rows][kSlab]
+//   takes_two(tokens), add_two(..)        whether two runs may be added together, and how
 //   needs_tiles(gemm)                     finish_whole() cannot do what the product asks for
 //   finish_whole(gemm, m, n0, sums)       16 x 16 elements of Y from sums[c * kSlab + t]
 //   finish_tile<kNr>(gemm, m, rows, n0, cols, tile)    rows x cols of Y from tile[t * kNr + c]
@@ -127,15 +136,29 @@ struct TokenLanes {
     Groups<Sum> g = {w.cols + int64_t{unit.first_group} * kLayout.group_blocks,
                      static_cast<const uint8_t*>(w.values) + unit.first_group * kGroupBytes, 0,
                      start};
-    const int32_t first_block_end =
-        unit.first_run + static_cast<int32_t>(kUnit / kLayout.block.rows);
-    for (int32_t i = unit.first_run; i < w.units[u + 1].first_run; ++i) {
+    constexpr auto kRuns = static_cast<int32_t>(kUnit / kLayout.block.rows);  // of a K block
+    const int32_t first_block_end = unit.first_run + kRuns;
+    const auto take = [&](int32_t i) __attribute__((always_inline)) {
       const BsrRun run = w.runs[i];
       g.count = run.groups;
       g.start = i < first_block_end ? start + run.row : nullptr;  // later K blocks add
-      Ops::add_run(g, x, tokens, sums + run.row * kSlab);
+      const Groups<Sum> taken = g;
       g.cols += g.count * kLayout.group_blocks;
       g.values += g.count * kGroupBytes;
+      return taken;
+    };
+    if constexpr (kRuns % 2 == 0 && kLayout.k_block == 0) {
+      if (Ops::takes_two(tokens)) {
+        for (int32_t i = unit.first_run; i < first_block_end; i += 2) {
+          const Groups<Sum> first = take(i), second = take(i + 1);
+          Ops::add_two(first, second, x, sums + w.runs[i].row * kSlab, sums + w.runs[i + 1].row * kSlab);
+          between();
+        }
+        return;
+      }
+    }
+    for (int32_t i = unit.first_run; i < w.units[u + 1].first_run; ++i) {
+      Ops::add_run(take(i), x, tokens, sums + w.runs[i].row * kSlab);
       between();
     }
   }
