@@ -36,12 +36,33 @@ SPRUN_INLINE void turn_codes(const uint8_t* codes, uint8_t (&turned)[16][64]) {
   }
 }
 
+// 16 outputs of 64 tokens, straight from registers.
+template <class Arch>
+SPRUN_INLINE void whole_rows_of_columns(const uint8_t* codes, uint8_t flip, uint8_t* y, int64_t ldy) {
+  using S = simd::Interleave<simd::VecArch<Arch>>;
+  const typename S::Raw flips = S::broadcast8(flip);
+  for (int at = 0; at < 64; at += static_cast<int>(sizeof(typename S::Raw))) {
+    typename S::Raw v[16];
+#pragma GCC unroll 16
+    for (int n = 0; n < 16; ++n) v[n] = S::load(codes + 64 * n + at);
+    turn_bytes<S>(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) {
+      S::store_lanes(y + (16 * (i / 4) + i % 4 + at / 4) * ldy, 4 * ldy, S::bits_xor(v[i], flips));
+    }
+  }
+}
+
 template <class Arch>
 void rows_of_columns(const uint8_t* codes, int64_t outputs, int64_t tokens, uint8_t flip, uint8_t* y, int64_t ldy) {
   alignas(64) uint8_t turned[16][64];
   alignas(64) uint8_t last[16 * 64] = {};
   for (int64_t n = 0; n < outputs; n += 16, codes += 16 * 64) {
     const int64_t cols = min_of(16, outputs - n);
+    if (cols == 16 && tokens == 64) {
+      whole_rows_of_columns<Arch>(codes, flip, y + n, ldy);
+      continue;
+    }
     if (cols < 16) __builtin_memcpy(last, codes, static_cast<size_t>(cols * 64));
     turn_codes<Arch>(cols < 16 ? last : codes, turned);
     if (flip != 0) {

@@ -9,6 +9,7 @@
 // Interleave<Arch>::turn4(v): in each 128-bit lane, a 4 x 4 square of bytes turned around.
 // Interleave<Arch>::s16_of_s32(a, b), u8_of_s16(a, b): in each 128-bit lane, the numbers of a and then of b, saturated;
 // in_order(u8_of_s16(s16_of_s32(a, b), s16_of_s32(c, d))) is a, b, c and d one after the other.
+// Interleave<Arch>::store_lanes(p, stride, v): 128-bit lane i of v to p + i * stride.
 #pragma once
 
 #include "kernels/simd/vec.h"
@@ -42,6 +43,11 @@ struct Interleave<Sse2> {
   SPRUN_INLINE static Raw s16_of_s32(Raw a, Raw b) { return _mm_packs_epi32(a, b); }
   SPRUN_INLINE static Raw u8_of_s16(Raw a, Raw b) { return _mm_packus_epi16(a, b); }
   SPRUN_INLINE static Raw add16_sat(Raw a, Raw b) { return _mm_adds_epi16(a, b); }
+  SPRUN_INLINE static Raw bits_xor(Raw a, Raw b) { return _mm_xor_si128(a, b); }
+  SPRUN_INLINE static Raw broadcast8(uint8_t x) { return _mm_set1_epi8(static_cast<char>(x)); }
+  SPRUN_INLINE static void store_lanes(uint8_t* p, int64_t, Raw v) {
+    store(p, v);
+  }
   SPRUN_INLINE static Raw in_order(Raw v) { return v; }
   SPRUN_INLINE static Raw turn4(Raw v) {
     const Raw ac = _mm_unpacklo_epi8(v, _mm_srli_si128(v, 8));  // t0k0 t2k0 t0k1 t2k1 .. t1k0 t3k0 ..
@@ -74,6 +80,12 @@ struct Interleave<Avx2> {
   SPRUN_INLINE static Raw s16_of_s32(Raw a, Raw b) { return _mm256_packs_epi32(a, b); }
   SPRUN_INLINE static Raw u8_of_s16(Raw a, Raw b) { return _mm256_packus_epi16(a, b); }
   SPRUN_INLINE static Raw add16_sat(Raw a, Raw b) { return _mm256_adds_epi16(a, b); }
+  SPRUN_INLINE static Raw bits_xor(Raw a, Raw b) { return _mm256_xor_si256(a, b); }
+  SPRUN_INLINE static Raw broadcast8(uint8_t x) { return _mm256_set1_epi8(static_cast<char>(x)); }
+  SPRUN_INLINE static void store_lanes(uint8_t* p, int64_t stride, Raw v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(v));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + stride), _mm256_extracti128_si256(v, 1));
+  }
   SPRUN_INLINE static Raw in_order(Raw v) {
     return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   }
@@ -107,6 +119,14 @@ struct Interleave<Avx512> {
   SPRUN_INLINE static Raw s16_of_s32(Raw a, Raw b) { return _mm512_packs_epi32(a, b); }
   SPRUN_INLINE static Raw u8_of_s16(Raw a, Raw b) { return _mm512_packus_epi16(a, b); }
   SPRUN_INLINE static Raw add16_sat(Raw a, Raw b) { return _mm512_adds_epi16(a, b); }
+  SPRUN_INLINE static Raw bits_xor(Raw a, Raw b) { return _mm512_xor_si512(a, b); }
+  SPRUN_INLINE static Raw broadcast8(uint8_t x) { return _mm512_set1_epi8(static_cast<char>(x)); }
+  SPRUN_INLINE static void store_lanes(uint8_t* p, int64_t stride, Raw v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_castsi512_si128(v));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + stride), _mm512_extracti32x4_epi32(v, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 2 * stride), _mm512_extracti32x4_epi32(v, 2));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 3 * stride), _mm512_extracti32x4_epi32(v, 3));
+  }
   SPRUN_INLINE static Raw in_order(Raw v) {
     const Raw order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     return _mm512_permutexvar_epi32(order, v);
