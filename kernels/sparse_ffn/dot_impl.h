@@ -18,6 +18,22 @@ struct DotRows {
   using Sum = typename Ops::Sum;
   using V = typename Ops::V;
 
+  // Elements [k, k + kStep) of four rows.
+  template <int kTok, bool kFetch>
+  SPRUN_INLINE static void step(const FfnDotArgs& a, const GroupRows& rows, const T* x, int64_t k,
+                                V (&acc)[kFfnGroup][kTok]) {
+    typename Ops::A in[kTok];
+#pragma GCC unroll 4
+    for (int t = 0; t < kTok; ++t) in[t] = Ops::x(x + t * a.ldx + k);
+#pragma GCC unroll 4
+    for (int r = 0; r < kFfnGroup; ++r) {
+      const auto w = Ops::w(reinterpret_cast<const T*>(rows.row[r]) + k);
+      if constexpr (kFetch) fetch(rows.next[r] + k * static_cast<int64_t>(sizeof(T)));
+#pragma GCC unroll 4
+      for (int t = 0; t < kTok; ++t) Ops::accumulate(acc[r][t], in[t], w);
+    }
+  }
+
   template <int kTok, bool kFetch>
   static void dot_group(const FfnDotArgs& a, int64_t i, int64_t t0) {
     const GroupRows rows(a, i);
@@ -29,20 +45,15 @@ struct DotRows {
       for (int t = 0; t < kTok; ++t) acc[r][t] = V::zero();
     }
     int64_t k = 0;
-    do {  // in this form g++ 12 keeps the sums in their registers
-      typename Ops::A in[kTok];
-#pragma GCC unroll 4
-      for (int t = 0; t < kTok; ++t) in[t] = Ops::x(x + t * a.ldx + k);
-#pragma GCC unroll 4
-      for (int r = 0; r < kFfnGroup; ++r) {
-        const auto w = Ops::w(reinterpret_cast<const T*>(rows.row[r]) + k);
-        if constexpr (kFetch) fetch(rows.next[r] + k * static_cast<int64_t>(sizeof(T)));
-#pragma GCC unroll 4
-        for (int t = 0; t < kTok; ++t) Ops::accumulate(acc[r][t], in[t], w);
-      }
+    int64_t back = a.k - Ops::kStep;
+    while (k < back) {
+      step<kTok, kFetch>(a, rows, x, k, acc);
+      step<kTok, kFetch>(a, rows, x, back, acc);
       k += Ops::kStep;
-      asm("" : "+r"(k));
-    } while (k < a.k);
+      back -= Ops::kStep;
+      asm("" : "+r"(k));  // in this form g++ 12 keeps the sums in their registers
+    }
+    if (k == back) step<kTok, kFetch>(a, rows, x, k, acc);
     Sum* sums = static_cast<Sum*>(a.sums) + t0 * a.ld_sums + i;
 #pragma GCC unroll 4
     for (int t = 0; t < kTok; ++t) {

@@ -1,43 +1,17 @@
 // Products of int8 rows with codes, four neurons at a time, instantiated per Arch by
 // sparse_ffn_u8s8_<isa>.cc.
 //
-// Up: dot_impl.h. Down: four rows are interleaved
-// byte by byte, so that one dot product of four adds four neurons to as many outputs as there are
-// lanes; outputs outer, neurons inner, sums in registers.
+// Up: dot_impl.h. Down: four rows are interleaved byte by byte, so that one dot product of four adds
+// four neurons to as many outputs as there are lanes; for one or two rows of h down_walk_impl.h,
+// for more outputs outer, neurons inner, sums in registers.
 #pragma once
 
 #include "kernels/simd/dot4.h"
 #include "kernels/sparse_ffn/dot_impl.h"
+#include "kernels/sparse_ffn/down_walk_impl.h"
 #include "kernels/sparse_ffn/rows_impl.h"
 
 namespace sprun::kernels::sparse_ffn {
-
-// Brings the sums of four interleaved vectors (interleave.h) into the order of the outputs.
-SPRUN_INLINE void natural_order(simd::I32<simd::Sse2> (&)[4]) {}
-#if defined(__AVX2__)
-SPRUN_INLINE void natural_order(simd::I32<simd::Avx2> (&q)[4]) {
-  const __m256i a = _mm256_permute2x128_si256(q[0].v, q[1].v, 0x20);
-  const __m256i b = _mm256_permute2x128_si256(q[2].v, q[3].v, 0x20);
-  const __m256i c = _mm256_permute2x128_si256(q[0].v, q[1].v, 0x31);
-  const __m256i d = _mm256_permute2x128_si256(q[2].v, q[3].v, 0x31);
-  q[0].v = a;
-  q[1].v = b;
-  q[2].v = c;
-  q[3].v = d;
-}
-#endif
-#if defined(__AVX512F__)
-SPRUN_INLINE void natural_order(simd::I32<simd::Avx512> (&q)[4]) {
-  const __m512i a = _mm512_shuffle_i32x4(q[0].v, q[1].v, 0x44);
-  const __m512i b = _mm512_shuffle_i32x4(q[2].v, q[3].v, 0x44);
-  const __m512i c = _mm512_shuffle_i32x4(q[0].v, q[1].v, 0xee);
-  const __m512i d = _mm512_shuffle_i32x4(q[2].v, q[3].v, 0xee);
-  q[0].v = _mm512_shuffle_i32x4(a, b, 0x88);
-  q[1].v = _mm512_shuffle_i32x4(a, b, 0xdd);
-  q[2].v = _mm512_shuffle_i32x4(c, d, 0x88);
-  q[3].v = _mm512_shuffle_i32x4(c, d, 0xdd);
-}
-#endif
 
 // Rows of x or h per pass: their sums stay in registers.
 template <class Arch>
@@ -131,17 +105,6 @@ struct U8S8 {
     }
   }
 
-  // Few rows of h: more outputs at a time, so that fewer pages are open at once.
-  template <int kTok>
-  static void down_few(const FfnDownArgs& a, const DownRows& rows, int64_t begin, int64_t count) {
-    constexpr int kBlocks = kBytes == 64 ? 4 / kTok : 1;
-    int64_t n = 0;
-    for (; n + kBlocks * kBytes <= a.n; n += kBlocks * kBytes) {
-      down_block<kTok, kBlocks, true>(a, rows, begin, count, 0, n);
-    }
-    for (; n < a.n; n += kBytes) down_block<kTok, 1, true>(a, rows, begin, count, 0, n);
-  }
-
   using DownFn = void(const FfnDownArgs&, const DownRows&, int64_t, int64_t, int64_t, int64_t);
   template <int kTok, bool kFetch>
   static constexpr DownFn* kDownAt = down_block<(kTok <= kDownTokens ? kTok : 1), 1, kFetch>;
@@ -161,17 +124,12 @@ struct U8S8 {
   }
 
   static void down(const FfnDownArgs& a) {
-    const int64_t step = a.rows_of_h <= 2 ? kDownRows : kDownRowsMany;
-    for (int64_t begin = 0; begin < a.count; begin += step) {
-      const int64_t count = a.count - begin < step ? a.count - begin : step;
-      const DownRows rows(a, begin, count, step);
-      if (a.rows_of_h == 1) {
-        down_few<1>(a, rows, begin, count);
-      } else if (a.rows_of_h == 2 && kDownTokens >= 2) {
-        down_few<2>(a, rows, begin, count);
-      } else {
-        down_many(a, rows, begin, count);
-      }
+    if (a.rows_of_h == 1) return DownWalk<Arch, 1>::down(a);
+    if (a.rows_of_h == 2) return DownWalk<Arch, 2>::down(a);
+    for (int64_t begin = 0; begin < a.count; begin += kDownRowsMany) {
+      const int64_t count = a.count - begin < kDownRowsMany ? a.count - begin : kDownRowsMany;
+      const DownRows rows(a, begin, count, kDownRowsMany);
+      down_many(a, rows, begin, count);
     }
   }
 
