@@ -6,10 +6,11 @@
 //     void finish(int phase);
 //   };
 //   PhaseRegion<4> region;
-//   region.begin(job);
+//   region.begin(job, workers);
 //   pool.parallel_for(workers, 1, [&](int64_t, int64_t, int w) { region.participate(job, w); });
 //
-// Workers take units by a counter. Whoever completes the last unit of a phase runs finish() alone
+// Every worker takes units of a range of its own, one after the other, so that it reads on where it
+// was; then those that other ranges have left. Whoever completes the last unit of a phase runs finish() alone
 // and opens the next phase; the others spin, and yield when it takes long. Nobody waits for a
 // worker that never came: a taken unit is always being worked on. `next` is the unit that the
 // worker has already taken after this one (or -1), so that it can fetch ahead.
@@ -37,14 +38,20 @@ class PhaseRegion {
 
   // Opens the first phase; called once, before any worker participates.
   template <class Job>
-  void begin(Job& job) {
+  void begin(Job& job, int workers) {
+    ranges_ = workers < kMostRanges ? workers : kMostRanges;
     open_from(job, 0);
   }
 
  private:
+  static constexpr int kMostRanges = 8;
+
   struct alignas(64) Counter {
-    std::atomic<int64_t> taken{0};
-    alignas(64) std::atomic<int64_t> done{0};
+    std::atomic<int64_t> value{0};
+  };
+  struct Phase {
+    Counter taken[kMostRanges];
+    Counter done;
   };
 
   // Runs through phases without units.
@@ -56,18 +63,29 @@ class PhaseRegion {
 
   template <class Job>
   void work(Job& job, int phase, int worker) {
-    Counter& counter = counters_[phase];
     const int64_t units = job.units(phase);
-    const auto take = [&] { return counter.taken.fetch_add(1, std::memory_order_relaxed); };
-    for (int64_t unit = take(); unit < units;) {
-      const int64_t next = take();
-      job.run(phase, unit, next < units ? next : -1, worker);
-      if (counter.done.fetch_add(1, std::memory_order_acq_rel) + 1 == units) {
+    Counter& done = phases_[phase].done;
+    for (int64_t unit = take(phase, units, worker); unit >= 0;) {
+      const int64_t next = take(phase, units, worker);
+      job.run(phase, unit, next, worker);
+      if (done.value.fetch_add(1, std::memory_order_acq_rel) + 1 == units) {
         job.finish(phase);
         open_from(job, phase + 1);
       }
       unit = next;
     }
+  }
+
+  // -1: none is left.
+  int64_t take(int phase, int64_t units, int worker) {
+    for (int i = 0; i < ranges_; ++i) {
+      const int range = (worker + i) % ranges_;
+      Counter& taken = phases_[phase].taken[range];
+      const int64_t unit = units * range / ranges_ +
+                           taken.value.fetch_add(1, std::memory_order_relaxed);
+      if (unit < units * (range + 1) / ranges_) return unit;
+    }
+    return -1;
   }
 
   int wait_past(int phase) const {
@@ -84,7 +102,8 @@ class PhaseRegion {
   }
 
   std::atomic<int> open_{0};
-  Counter counters_[kPhases];
+  int ranges_ = 1;
+  Phase phases_[kPhases];
 };
 
 }  // namespace sprun::kernels

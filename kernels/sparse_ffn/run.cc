@@ -153,8 +153,8 @@ void run_sparse_ffn(const SparseFfn& ffn, const SparseFfnArgs& args, ThreadPool&
   }
   Job job(ffn, args, pool, scratch);
   PhaseRegion<kPhases> region;
-  region.begin(job);
   const int workers = useful_workers(ffn, args.tokens, pool.num_threads());
+  region.begin(job, workers);
   pool.parallel_for(workers, 1,
                     [&](int64_t, int64_t, int worker) { region.participate(job, worker); });
   job.report(args.stats);
