@@ -50,12 +50,19 @@ void requantized_hidden(const Call& c, FfnHiddenArgs args, int worker) {
   }
 }
 
+// Scales of the rows lie far apart; the product of the rows gives them time to come.
+void fetch_quant(const Call& c, const NeuronList& list) {
+  const FfnRowQuant* quant = c.weights<FfnRowQuant>(c.ffn.at.up_quant);
+  for (int64_t i = 0; c.int8 && i < list.count; ++i) __builtin_prefetch(quant + list.ids[i]);
+}
+
 void hidden(const Call& c, const NeuronList& list, int worker, float* h, int64_t ld_h) {
   void* sums = c.mem.unit + c.mem.unit_bytes * worker;
   const int64_t ld_sums = kFfnUnit;
   if (c.shape.gated() && c.many) {
     up_by_gemm(c, list, worker, sums, ld_sums);
   } else if (c.shape.gated()) {
+    fetch_quant(c, list);
     c.ffn.kernel->dot({c.weights<char>(c.ffn.at.up), c.ffn.up_stride, c.sizes.ld_up, list.ids,
                        list.count, list.listed, c.args.tokens, c.up.x, c.up.ld, sums, ld_sums,
                        false});

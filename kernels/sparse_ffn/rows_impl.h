@@ -23,6 +23,8 @@ inline constexpr int64_t kDownRowsMany = 16;
 static_assert(kUpAhead <= kFfnAhead && kDownRowsMany <= kFfnAhead && kFfnUnit % kDownRowsMany == 0);
 
 SPRUN_INLINE void fetch(const char* p) { __builtin_prefetch(p); }
+// Into a second-level cache: more may be under way than a first-level cache has room for.
+SPRUN_INLINE void fetch_far(const char* p) { __builtin_prefetch(p, 0, 2); }
 
 // Row pointers of the group of four at list place i, and of the rows to fetch meanwhile. Places
 // past the end repeat the last row; nothing left to fetch repeats a row that is being read.
