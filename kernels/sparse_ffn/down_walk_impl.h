@@ -6,7 +6,8 @@
 // same row, while a walk from one end reads past the end of every row (Zen 5, a core that streams
 // 41 GB/s, 8 % of rows of 2,304 bytes, reading alone: 33 against 25 GB/s). Sums lie in a cache, in the order of the
 // interleaved vectors until all rows are done. Outputs are cut into parts whose sums and rows a
-// first-level cache holds together.
+// first-level cache holds together. For vectors of 64 bytes; narrower ones are faster with sums in
+// registers.
 #pragma once
 
 #include "kernels/simd/dot4.h"
@@ -14,26 +15,14 @@
 
 namespace sprun::kernels::sparse_ffn {
 
-// Sums of four interleaved vectors (interleave.h) from their order into that of the outputs, and
-// back.
+// Sums of four interleaved vectors (interleave.h) from their order into that of the outputs.
 SPRUN_INLINE void natural_order(simd::I32<simd::Sse2> (&)[4]) {}
-SPRUN_INLINE void raw_order(simd::I32<simd::Sse2> (&)[4]) {}
 #if defined(__AVX2__)
 SPRUN_INLINE void natural_order(simd::I32<simd::Avx2> (&q)[4]) {
   const __m256i a = _mm256_permute2x128_si256(q[0].v, q[1].v, 0x20);
   const __m256i b = _mm256_permute2x128_si256(q[2].v, q[3].v, 0x20);
   const __m256i c = _mm256_permute2x128_si256(q[0].v, q[1].v, 0x31);
   const __m256i d = _mm256_permute2x128_si256(q[2].v, q[3].v, 0x31);
-  q[0].v = a;
-  q[1].v = b;
-  q[2].v = c;
-  q[3].v = d;
-}
-SPRUN_INLINE void raw_order(simd::I32<simd::Avx2> (&q)[4]) {
-  const __m256i a = _mm256_permute2x128_si256(q[0].v, q[2].v, 0x20);
-  const __m256i b = _mm256_permute2x128_si256(q[0].v, q[2].v, 0x31);
-  const __m256i c = _mm256_permute2x128_si256(q[1].v, q[3].v, 0x20);
-  const __m256i d = _mm256_permute2x128_si256(q[1].v, q[3].v, 0x31);
   q[0].v = a;
   q[1].v = b;
   q[2].v = c;
@@ -52,7 +41,6 @@ SPRUN_INLINE void natural_order(simd::I32<simd::Avx512> (&q)[4]) {
   q[2].v = _mm512_shuffle_i32x4(c, d, 0x88);
   q[3].v = _mm512_shuffle_i32x4(c, d, 0xdd);
 }
-SPRUN_INLINE void raw_order(simd::I32<simd::Avx512> (&q)[4]) { natural_order(q); }
 #endif
 
 template <class Arch, int kTok>
@@ -146,7 +134,6 @@ struct DownWalk {
     return a.rows + a.ids[ahead < a.listed ? ahead : i] * a.stride_bytes;
   }
 
-  template <void kOrder(I (&)[4])>
   static void reorder(int32_t* acc, int64_t ld_acc, int64_t outputs) {
     for (int t = 0; t < kTok; ++t) {
       for (int64_t n = 0; n < outputs; n += kBytes) {
@@ -154,7 +141,7 @@ struct DownWalk {
         I q[4];
 #pragma GCC unroll 4
         for (int v = 0; v < 4; ++v) q[v] = I::load(at + v * I::kLanes);
-        kOrder(q);
+        natural_order(q);
 #pragma GCC unroll 4
         for (int v = 0; v < 4; ++v) q[v].store(at + v * I::kLanes);
       }
@@ -167,11 +154,11 @@ struct DownWalk {
     for (int64_t begin = 0; begin < a.n; begin += size) {
       const int64_t end = begin + size < a.n ? begin + size : a.n;
       int32_t* acc = static_cast<int32_t*>(a.acc) + begin;
-      reorder<raw_order>(acc, a.ld_acc, end - begin);
+      reorder(acc, a.ld_acc, end - begin);
       int64_t i = 0;
       for (; i + 2 * kFfnGroup <= a.count; i += 2 * kFfnGroup) walk<2>(a, i, begin, end);
       if (i < a.count) walk<1>(a, i, begin, end);
-      reorder<natural_order>(acc, a.ld_acc, end - begin);
+      reorder(acc, a.ld_acc, end - begin);
     }
   }
 };

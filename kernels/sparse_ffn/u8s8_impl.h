@@ -2,8 +2,8 @@
 // sparse_ffn_u8s8_<isa>.cc.
 //
 // Up: dot_impl.h. Down: four rows are interleaved byte by byte, so that one dot product of four adds
-// four neurons to as many outputs as there are lanes; for one or two rows of h down_walk_impl.h,
-// for more outputs outer, neurons inner, sums in registers.
+// four neurons to as many outputs as there are lanes; for one or two rows of h and AVX-512
+// down_walk_impl.h, else outputs outer, neurons inner, sums in registers.
 #pragma once
 
 #include "kernels/simd/dot4.h"
@@ -124,11 +124,14 @@ struct U8S8 {
   }
 
   static void down(const FfnDownArgs& a) {
-    if (a.rows_of_h == 1) return DownWalk<Arch, 1>::down(a);
-    if (a.rows_of_h == 2) return DownWalk<Arch, 2>::down(a);
-    for (int64_t begin = 0; begin < a.count; begin += kDownRowsMany) {
-      const int64_t count = a.count - begin < kDownRowsMany ? a.count - begin : kDownRowsMany;
-      const DownRows rows(a, begin, count, kDownRowsMany);
+    if constexpr (kBytes == 64) {
+      if (a.rows_of_h == 1) return DownWalk<Arch, 1>::down(a);
+      if (a.rows_of_h == 2) return DownWalk<Arch, 2>::down(a);
+    }
+    const int64_t step = a.rows_of_h <= 2 ? kDownRows : kDownRowsMany;
+    for (int64_t begin = 0; begin < a.count; begin += step) {
+      const int64_t count = a.count - begin < step ? a.count - begin : step;
+      const DownRows rows(a, begin, count, step);
       down_many(a, rows, begin, count);
     }
   }
