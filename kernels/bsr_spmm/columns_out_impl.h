@@ -150,17 +150,11 @@ struct ColumnsOut {
     }
   }
 
-  static void finish_gelu(const Unit& u, const int32_t* sums) {
-    using ForCodes = gemm::GeluErf<V, true>;
-    if (u.y.codes != nullptr && u.y.scale >= ForCodes::kLeastScale) return finish_codes(u, sums, ForCodes());
-    finish(u, sums, gemm::GeluErf<V>());
-  }
-
   [[gnu::noinline]] static void finish(const Unit& u, const int32_t* sums) {
     switch (u.gemm.epilogue.activation) {
       case Activation::kNone: return finish(u, sums, gemm::Identity<V>());
       case Activation::kRelu: return finish(u, sums, gemm::Relu<V>());
-      case Activation::kGeluErf: return finish_gelu(u, sums);
+      case Activation::kGeluErf: return finish(u, sums, gemm::GeluErf<V>());
       case Activation::kGeluTanh: return finish(u, sums, gemm::GeluTanh<V>());
       case Activation::kQuickGelu: return finish(u, sums, gemm::QuickGelu<V>());
       case Activation::kSilu: return finish(u, sums, gemm::Silu<V>());

@@ -24,14 +24,12 @@ SPRUN_ACTIVATION(Tanh, tanh)
 SPRUN_ACTIVATION(Sigmoid, sigmoid)
 #undef SPRUN_ACTIVATION
 
-// kForCodes: the result becomes 8-bit codes of a scale of kLeastScale at least, so that its absolute error counts.
-template <class V, bool kForCodes = false>
+template <class V>
 struct GeluErf {
-  static constexpr float kLeastScale = 1e-3F;
   SPRUN_INLINE V operator()(V v) const { return simd::gelu_erf(v); }
   template <int kN>
   SPRUN_INLINE void all(V (&v)[kN]) const {
-    simd::gelu_erf_all<kForCodes>(v);
+    simd::gelu_erf_all(v);
   }
 };
 

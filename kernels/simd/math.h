@@ -151,14 +151,11 @@ SPRUN_INLINE F32<A> gelu_erf(F32<A> x) {
   return V::fma(tail, V::min(x, -t), V::max(V::zero(), x));
 }
 
-// gelu_erf of several vectors, together where that is faster. kForCodes: see gelu_erf_for_codes().
-template <bool kForCodes, class A, int kN>
+// gelu_erf of several vectors, together where that is faster; the same bits.
+template <class A, int kN>
 SPRUN_INLINE void gelu_erf_all(F32<A> (&x)[kN]) {
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
-  if constexpr (F32<A>::kLanes == 16) {
-    if constexpr (kForCodes) return gelu_erf_for_codes(x);
-    return gelu_erf_table(x);
-  }
+  if constexpr (F32<A>::kLanes == 16) return gelu_erf_table(x);
 #endif
 #pragma GCC unroll 8
   for (int i = 0; i < kN; ++i) x[i] = gelu_erf(x[i]);

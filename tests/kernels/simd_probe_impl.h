@@ -23,7 +23,7 @@ SPRUN_PROBE_MAP(quick_gelu)
 #undef SPRUN_PROBE_MAP
 
 template <class A>
-void gelu_erf_codes_fn(const float* x, float* y, int64_t n) {
+void gelu_erf_all_fn(const float* x, float* y, int64_t n) {
   using V = simd::F32<A>;
   for (int64_t i = 0; i < n; i += 3 * V::kLanes) {
     V v[3];
@@ -31,7 +31,7 @@ void gelu_erf_codes_fn(const float* x, float* y, int64_t n) {
       const int64_t left = n - i - j * V::kLanes;
       v[j] = V::load_partial(x + i + j * V::kLanes, left < 0 ? 0 : left < V::kLanes ? left : V::kLanes);
     }
-    simd::gelu_erf_all<true>(v);
+    simd::gelu_erf_all(v);
     for (int j = 0; j < 3; ++j) {
       const int64_t left = n - i - j * V::kLanes;
       v[j].store_partial(y + i + j * V::kLanes, left < 0 ? 0 : left < V::kLanes ? left : V::kLanes);
@@ -101,7 +101,7 @@ void quantise_fn(const float* x, uint8_t* y, int64_t n) {
 template <class A>
 inline constexpr Probe kProbe = {
     exp_fn<A>,        log_fn<A>,          tanh_fn<A>,       erf_fn<A>,        sigmoid_fn<A>,
-    silu_fn<A>,       gelu_erf_fn<A>,     gelu_erf_codes_fn<A>, gelu_tanh_fn<A>,  quick_gelu_fn<A>, round_even_fn<A>,
+    silu_fn<A>,       gelu_erf_fn<A>,     gelu_erf_all_fn<A>, gelu_tanh_fn<A>,  quick_gelu_fn<A>, round_even_fn<A>,
     through_bf16_fn<A>, through_f16_fn<A>, load_store_partial_fn<A>, reduce_add_fn<A>,
     reduce_max_fn<A>, reduce_min_fn<A>,   quantise_fn<A>,   simd::F32<A>::kLanes};
 
