@@ -2,9 +2,9 @@
 // rows fastest; instantiated per Arch by sparse_ffn_u8s8_<isa>.cc.
 //
 // Eight rows of weights are walked line by line from both ends to the middle, and so are the rows
-// that are fetched meanwhile: what the prefetchers of the core read past a line is then part of the
-// same row, while a walk from one end reads past the end of every row (Zen 5, a core that streams
-// 41 GB/s, 8 % of rows of 2,304 bytes, reading alone: 33 against 25 GB/s). Sums lie in a cache, in the order of the
+// that are fetched meanwhile: 33 against 25 GB/s from one end (Zen 5, a core that streams 41 GB/s,
+// 8 % of rows of 2,304 bytes, reading alone). Likely, not shown: what prefetchers of the core read
+// past a line is then part of the same row. Sums lie in a cache, in the order of the
 // interleaved vectors until all rows are done. Outputs are cut into parts whose sums and rows a
 // first-level cache holds together. For vectors of 64 bytes; narrower ones are faster with sums in
 // registers.
