@@ -4,8 +4,6 @@
 #include "kernels/elementwise/elementwise.h"
 
 namespace sprun::graph {
-namespace {
-
 using kernels::Activation;
 using kernels::MapOp;
 
@@ -28,8 +26,6 @@ void activate_all(Activation activation, float* x, int64_t n) {
       return kernels::map_f32(MapOp::kSwish)(x, x, n, 1.702F, 0);
   }
 }
-
-}  // namespace
 
 int64_t FfnRow::finish(const float* g, const float* u, float* h, float* keys) const {
   constexpr int64_t kBlock = 256;

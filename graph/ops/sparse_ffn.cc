@@ -11,7 +11,8 @@
 //   14 thresholds, 15 residual of the shape of Y (float32 forms and int8 only), 16 and 17 rows that are added to what
 //   codes of gate and up stand for, 18 a mask [.., d_ff] instead of a gate: h = mask * up_activation(X_u Wu + bu).
 // Attributes (the prefix of a layer is gate_, up_ or down_): d_ff; pattern, a name for people; select with its own
-//   attributes; gate_activation, activation ("none" or one that maps 0 to 0), square, up_relu, gated, fused_up; with
+//   attributes; gate_activation, activation ("none" or one that maps 0 to 0), square, up_relu, gated, fused_up,
+//   was_one_weight (the file's gate and up were, for explain); with
 //   a mask up_activation and density, the part of it that is expected not to be zero (-1: not known);
 //   _form "float" (weights f32, f16, bf16), "int8" (as sprun.LinearInt8: dynamic quantisation), "dequant" (as
 //   sprun.LinearDequant: 8-bit weights, float X), "nbits" (MatMulNBits);
@@ -124,6 +125,7 @@ Result<FfnProblem> ffn_problem(const Ctx& ctx) {
   FfnProblem p;
   p.gated = attrs.get_int("gated", 0) != 0;
   p.fused_up = attrs.get_int("fused_up", 0) != 0;
+  p.was_one_weight = attrs.get_int("was_one_weight", 0) != 0;
   p.gate = layer_of(attrs, "gate", FfnInput::kGate);
   p.up = layer_of(attrs, "up", p.fused_up ? FfnInput::kGate : FfnInput::kUp);
   p.down = layer_of(attrs, "down", FfnInput::kDown);
@@ -209,6 +211,7 @@ class FfnState : public SparseActivationState {
                            problem_.d_ff);
     ctx.detail = fmt::format("{}: leaving out zeros is exact; density expected {}; ", problem_.pattern,
                              expected < 0 ? "unknown" : fmt::format("{:.1f} %", 100 * expected));
+    if (problem_.was_one_weight) ctx.detail += "gate and up, one weight in the file, are two layers; ";
     if (problem_.is_static()) ctx.detail += "static codes, bits of the dense layers; ";
     const bool codes = FfnCodeRows::fits(problem_);
     const std::string against = codes ? FfnCodeRows::reason_against(ctx, problem_) : FfnGather::reason_against(ctx, problem_);

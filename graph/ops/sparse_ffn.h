@@ -48,6 +48,7 @@ struct FfnProblem {
   FfnLayer gate, up, down;
   bool gated = false;    // there is an up layer
   bool fused_up = false;  // its weight is part of the gate's
+  bool was_one_weight = false;  // it was in the file, but each has its own now
   Selection select;
   kernels::Activation before = kernels::Activation::kNone;  // of the gate, before the selection
   kernels::Activation after = kernels::Activation::kNone;   // of what survives; maps 0 to 0
@@ -67,6 +68,9 @@ struct FfnProblem {
 // Reads attributes and checks shapes. kBadModel with the reason.
 template <class Ctx>
 Result<FfnProblem> ffn_problem(const Ctx& ctx);
+
+// x = activation(x) of n values; none with sigmoid, which is refused before.
+void activate_all(kernels::Activation activation, float* x, int64_t n);
 
 // How hidden rows are made from those of gate and up, wherever these were computed.
 struct FfnRow {

@@ -323,6 +323,15 @@ bool FfnDense::run_gathered(const RunContext& ctx, const FfnRow& row, const floa
   return true;
 }
 
+// MatMulNBits has no activation of its own.
+void FfnDense::activate_gate(const RunContext& ctx, float* gate) const {
+  const bool left = !p_->masked && p_->gate.form == Form::kNBits && p_->before != kernels::Activation::kNone;
+  if (!left) return;
+  ctx.pool().parallel_for(p_->m, 8192 / p_->d_ff + 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) activate_all(p_->before, gate + r * ld_gate_ + p_->gate.column, p_->d_ff);
+  });
+}
+
 Status FfnDense::run(const RunContext& ctx, const FfnRow& row, DensityCounter& counter) const {
   void* inner = at<char>(ctx.scratch(), at_.inner);
   const void* x = p_->is_static() ? ctx.input(FfnInput::kXGate).data : widen(ctx, FfnInput::kXGate, at_.x);
@@ -330,6 +339,7 @@ Status FfnDense::run(const RunContext& ctx, const FfnRow& row, DensityCounter& c
   float* hidden = at<float>(ctx.scratch(), at_.hidden);
   float* gate = direct_ ? hidden : at<float>(ctx.scratch(), at_.gate);
   if (!p_->masked) SPRUN_TRY(gate_.run(ctx, slice_x(ctx, x, p_->gate, at_.x_gate), gate, nullptr, inner));
+  activate_gate(ctx, gate);
   if (rows_ && run_gathered(ctx, row, static_cast<const float*>(x), counter)) return {};
   if (has_up_step_) {
     SPRUN_TRY(up_.run(ctx, slice_x(ctx, x_up, p_->up, at_.x_up), at<float>(ctx.scratch(), at_.up), nullptr, inner));

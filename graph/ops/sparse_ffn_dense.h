@@ -38,6 +38,7 @@ class FfnDense {
   void add_codes(const PrepareContext& ctx, const FfnLayer& layer, InnerStep::Spec& spec) const;
   void round_rows(const RunContext& ctx, const FfnLayer& layer, float* rows, int64_t ld) const;
   const float* widen(const RunContext& ctx, int input, int64_t at) const;
+  void activate_gate(const RunContext& ctx, float* gate) const;
   void mask_rows(const RunContext& ctx, DensityCounter& counter) const;
   bool run_gathered(const RunContext& ctx, const FfnRow& row, const float* x, DensityCounter& counter) const;
   void finish_rows(const RunContext& ctx, const FfnRow& row, DensityCounter& counter) const;

@@ -15,6 +15,7 @@
 #include "graph/ops/sparse_ffn_gather.h"
 #include "graph/passes/activation_name.h"
 #include "graph/passes/ffn_gate.h"
+#include "graph/passes/ffn_split.h"
 #include "graph/passes/linear_layout.h"
 #include "graph/passes/pass.h"
 #include "graph/passes/select_match.h"
@@ -30,6 +31,7 @@ struct Ffn {
   FfnGateMatch gate;
   std::optional<FfnLayerMatch> up;
   bool up_relu = false, fused_up = false;
+  bool split = false;  // one weight has both, and each needs its own
   FfnLayerMatch down;
   std::optional<QuantizeParams> y_codes;  // down's result is these codes
   bool is_static = false;
@@ -206,7 +208,11 @@ class Matcher {
     if (!ffn.up) return true;
     const FfnLayerMatch &g = ffn.gate.layer, &u = *ffn.up;
     ffn.fused_up = g.weight == u.weight && g.x == u.x && g.form == u.form && g.width < g.n;
-    if (ffn.fused_up) return g.activation == "none" && g.bias == u.bias;
+    if (ffn.fused_up) {
+      // Rows of codes are gathered from a weight of up alone, and only the gate has an activation.
+      ffn.split = g.form == "dequant" || g.form == "nbits" || g.activation != "none";
+      return g.bias == u.bias;
+    }
     if (g.width != g.n || u.width != u.n) return false;
     if (g.x == u.x) return true;
     const auto from_gate = column_range(graph_, g.x), from_up = column_range(graph_, u.x);
@@ -313,6 +319,16 @@ NodeId take_result(Graph& graph, ValueId y, const Ffn& ffn, std::vector<ValueId>
   return made;
 }
 
+// Gate and up of one weight become two layers; false if they cannot.
+bool split(Graph& graph, Ffn& ffn, PassContext& ctx) {
+  const auto gate = split_layer(graph, ffn.gate.layer, ctx), up = split_layer(graph, *ffn.up, ctx);
+  if (!gate || !up) return false;
+  ffn.gate.layer = *gate;
+  ffn.up = *up;
+  ffn.fused_up = false;
+  return true;
+}
+
 bool replace(Graph& graph, ValueId y, const Ffn& ffn) {
   std::vector<ValueId> inputs(FfnInput::kCount, kNoValue);
   inputs[FfnInput::kXGate] = ffn.x;
@@ -338,6 +354,7 @@ bool replace(Graph& graph, ValueId y, const Ffn& ffn) {
   attrs.set("gated", int64_t{ffn.up.has_value()});
   attrs.set("up_relu", int64_t{ffn.up_relu});
   attrs.set("fused_up", int64_t{ffn.fused_up});
+  if (ffn.split) attrs.set("was_one_weight", int64_t{1});
   if (ffn.is_static) {
     set_codes(graph, attrs, inputs, "gate", FfnInput::kGateOffset, ffn.gate.layer);
     if (ffn.up) set_codes(graph, attrs, inputs, "up", FfnInput::kUpOffset, *ffn.up);
@@ -378,7 +395,11 @@ bool fuse_at(Graph& graph, NodeId n, PassContext& ctx) {
   const NodeId next = only_user(graph, y);
   if (next != kNoNode && !activation_name(graph.node(next)).empty()) return false;
   std::string why;
-  const auto ffn = Matcher(graph).match(y, &why);
+  auto ffn = Matcher(graph).match(y, &why);
+  if (ffn && ffn->split && !split(graph, *ffn, ctx)) {
+    why = "gate and up are one weight of a shape that cannot be cut";
+    ffn.reset();
+  }
   if (!ffn) {
     if (!why.empty()) note_miss(ctx, graph.node(n), "fuse_sparse_ffn", "is no sparse feed-forward layer: " + why);
     return false;

@@ -64,6 +64,7 @@ int64_t last_size(const Graph& graph, ValueId v) {
     const Node* node = graph.producer(v);
     if (node == nullptr || node->inputs.empty()) return -1;
     if (is_linear(*node) && node->outputs.size() == 1) return linear_width(graph, *node, 0);
+    if (node->is("com.microsoft", "MatMulNBits")) return node->attrs.get_int("N", -1);
     if (node->is("MatMul") && graph.constant(node->inputs[1])) return graph.constant(node->inputs[1])->shape().back();
     const bool row = node->is("Add") && graph.constant(node->inputs[1]);
     v = node->is("Add") && !row && graph.constant(node->inputs[0]) ? node->inputs[1] : node->inputs[0];

@@ -90,13 +90,86 @@ TEST(FfnCodes, GatheredRowsEqualTheDenseLayers) {
   }
 }
 
-TEST(FfnCodes, GateAndUpInOneLayer) {
-  const Layer layer = nbits(4, 16, Zeros::kNone);
-  FfnGraph f(2, kIn);
-  const ValueId both = layer(f, f.x, kIn, 2 * kFf);
-  const ValueId gate = f.add("Split", {both, f.ints({kFf, kFf})}, {{"axis", int64_t{-1}}}, "", 2);
-  f.finish(layer(f, f.add("Mul", {f.relu(gate), f.output(gate, 1)}), kFf, kOut));
-  EXPECT_EQ(pattern(f.fuse(2e-5F)), "ReGLU FFN");
+enum class Parts { kSplit, kSplitInTwo, kSlices };
+
+// Two parts of one layer's result, as exporters write them.
+std::pair<ValueId, ValueId> halves(FfnGraph& f, ValueId both, Parts parts, int64_t axis) {
+  if (parts == Parts::kSlices) {
+    return {f.add("Slice", {both, f.ints({0}), f.ints({kFf}), f.ints({axis})}),
+            f.add("Slice", {both, f.ints({kFf}), f.ints({int64_t{1} << 62}), f.ints({axis})})};
+  }
+  std::vector<ValueId> inputs = {both};
+  FfnGraph::Attrs attrs = {{"axis", axis}};
+  if (parts == Parts::kSplit) inputs.push_back(f.ints({kFf, kFf}));
+  else attrs.push_back({"num_outputs", int64_t{2}});
+  const ValueId first = f.add("Split", inputs, attrs, "", 2);
+  return {first, f.output(first, 1)};
+}
+
+int64_t flag(const Node* node, const char* name) { return node ? node->attrs.get_int(name, 0) : -1; }
+
+TEST(FfnCodes, GateAndUpOfOneWeightAreGathered) {
+  for (const auto& [name, layer] : forms()) {
+    for (Parts parts : {Parts::kSplit, Parts::kSplitInTwo, Parts::kSlices}) {
+      for (int64_t axis : {-1, 2}) {
+        const bool up_first = parts == Parts::kSplitInTwo;
+        FfnGraph f(axis == 2 ? 1 : 3, kIn);
+        auto [gate, up] = halves(f, layer(f, f.x, kIn, 2 * kFf), parts, axis);
+        if (up_first) std::swap(gate, up);
+        f.finish(layer(f, f.add("Mul", {f.relu(gate), up}), kFf, kOut));
+        const Node* node = f.fuse(2e-5F);
+        EXPECT_EQ(pattern(node), "ReGLU FFN") << name << " axis " << axis;
+        EXPECT_EQ(flag(node, "was_one_weight"), 1) << name;
+        EXPECT_EQ(flag(node, "fused_up"), 0) << name;
+      }
+    }
+  }
+}
+
+TEST(FfnCodes, GateAndUpOfOneWeightWithThresholds) {
+  for (const auto& [name, layer] : forms()) {
+    FfnGraph f(2, kIn);
+    const auto [gate, up] = halves(f, layer(f, f.x, kIn, 2 * kFf), Parts::kSplit, -1);
+    const ValueId silu = f.add("Mul", {gate, f.add("Sigmoid", {gate})});
+    const ValueId kept = f.add("Where", {f.add("Greater", {f.add("Abs", {silu}), f.scalar(0.05F)}), silu, f.scalar(0)});
+    f.finish(layer(f, f.add("Mul", {kept, up}), kFf, kOut));
+    EXPECT_EQ(pattern(f.fuse(2e-5F)), "thresholded gate FFN (CATS)") << name;
+  }
+}
+
+// The same as two layers: the activation before the threshold must not be lost.
+TEST(FfnCodes, ThresholdsBehindAnActivation) {
+  for (const auto& [name, layer] : forms()) {
+    FfnGraph f(2, kIn);
+    const ValueId gate = layer(f, f.x, kIn, kFf), up = layer(f, f.x, kIn, kFf);
+    const ValueId silu = f.add("Mul", {gate, f.add("Sigmoid", {gate})});
+    const ValueId kept = f.add("Where", {f.add("Greater", {f.add("Abs", {silu}), f.scalar(0.05F)}), silu, f.scalar(0)});
+    f.finish(layer(f, f.add("Mul", {kept, up}), kFf, kOut));
+    EXPECT_EQ(pattern(f.fuse(2e-5F)), "thresholded gate FFN (CATS)") << name;
+  }
+}
+
+// Parts that overlap or are no halves are still what the dense layer computes; what else reads the whole result keeps it.
+TEST(FfnCodes, PartsThatAreNoHalves) {
+  const Layer layer = dequant(DType::kU8, 0, true, false);
+  FfnGraph overlap(2, kIn);
+  const ValueId both = layer(overlap, overlap.x, kIn, 2 * kFf);
+  const ValueId gate = overlap.add("Slice", {both, overlap.ints({8}), overlap.ints({8 + kFf}), overlap.ints({-1})});
+  const ValueId up = overlap.add("Slice", {both, overlap.ints({40}), overlap.ints({40 + kFf}), overlap.ints({-1})});
+  overlap.finish(layer(overlap, overlap.add("Mul", {overlap.relu(gate), up}), kFf, kOut));
+  EXPECT_EQ(pattern(overlap.fuse(2e-5F)), "ReGLU FFN");
+
+  FfnGraph gelu(2, kIn);  // no zeros
+  const auto [a, b] = halves(gelu, layer(gelu, gelu.x, kIn, 2 * kFf), Parts::kSplit, -1);
+  gelu.finish(layer(gelu, gelu.add("Mul", {gelu.gelu_tanh(a), b}), kFf, kOut));
+  EXPECT_EQ(gelu.fuse(2e-5F), nullptr);
+
+  FfnGraph read(2, kIn);  // up is read by others
+  const auto [c, d] = halves(read, layer(read, read.x, kIn, 2 * kFf), Parts::kSplit, -1);
+  const ValueId y = layer(read, read.add("Mul", {read.relu(c), d}), kFf, kOut);
+  read.finish(read.add("Add", {y, read.add("ReduceMax", {d, read.ints({-1})})}));
+  EXPECT_EQ(read.fuse(2e-5F), nullptr);
+  EXPECT_TRUE(read.noted("other readers"));
 }
 
 }  // namespace

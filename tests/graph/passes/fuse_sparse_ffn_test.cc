@@ -77,6 +77,18 @@ TEST(FuseSparseFfn, GateAndUpInOneLayer) {
   }
 }
 
+// Only the gate has an activation before its threshold: each half gets a weight of its own, in every form.
+TEST(FuseSparseFfn, ThresholdedGateAndUpInOneLayer) {
+  for (WeightForm form : {WeightForm::kMatMul, WeightForm::kTransposed, WeightForm::kDynamicInt8, WeightForm::kHalf}) {
+    FfnGraph g(3, kIn, form);
+    const ValueId gate = g.add("Split", {g.linear(g.input(), kIn, 2 * kFf), g.ints({kFf, kFf})}, {{"axis", int64_t{-1}}}, "", 2);
+    const ValueId silu = g.add("Mul", {gate, g.add("Sigmoid", {gate})});
+    const ValueId kept = g.add("Where", {g.add("Greater", {g.add("Abs", {silu}), g.scalar(0.05F)}), silu, g.scalar(0)});
+    g.finish(g.linear(g.add("Mul", {kept, g.output(gate, 1)}), kFf, kOut));
+    EXPECT_EQ(pattern_of(g.fuse(tolerance_of(form))), "thresholded gate FFN (CATS)") << static_cast<int>(form);
+  }
+}
+
 TEST(FuseSparseFfn, TakesTheResidual) {
   for (WeightForm form : {WeightForm::kMatMul, WeightForm::kDynamicInt8, WeightForm::kHalf}) {
     FfnGraph g(3, kIn, form);
