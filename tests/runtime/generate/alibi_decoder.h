@@ -12,9 +12,10 @@ namespace sprun {
 
 class AlibiDecoder {
  public:
-  // strength: slopes are multiplied by it. BLOOM: positions are the running sum of the attention mask. MPT: the last columns of a table of the whole context.
+  // BLOOM: positions are the running sum of the attention mask. MPT: the last columns of a table of the whole context.
   enum class Form { kBloom, kMpt };
 
+  // strength: slopes are multiplied by it.
   explicit AlibiDecoder(Form form, float strength = 1) : form_(form), strength_(strength) {
     const graph::ValueId ids = input("input_ids", DType::kS64, {{-1, "batch"}, {-1, "sequence"}});
     mask_ = input("attention_mask", DType::kS64, {{-1, "batch"}, {-1, "total"}});
