@@ -18,8 +18,15 @@ using graph::ValueId;
 
 namespace {
 
+// Bytes a value may have to become a constant. Tables of positions grow with the tokens and have few bytes each; masks grow
+// with their square, which is over the limit wherever it is more than 64 MiB.
+int64_t most_folded(int64_t tokens) {
+  constexpr int64_t kLeast = int64_t{64} << 20, kBytesPerToken = 4096;
+  return std::max(kLeast, tokens * kBytesPerToken);
+}
+
 // Runs shape inference and folding alone.
-Status fold(Graph& graph, ThreadPool& pool) {
+Status fold(Graph& graph, ThreadPool& pool, int64_t tokens) {
   std::vector<std::string> others;
   for (const graph::PassInfo& pass : graph::pass_table()) {
     const bool wanted = pass.name == "fold_constants" || pass.name == "inline_if" || pass.name == "remove_identities" ||
@@ -29,7 +36,7 @@ Status fold(Graph& graph, ThreadPool& pool) {
   graph::PassContext ctx;
   ctx.stage = graph::PassStage::kPlan;
   ctx.pool = &pool;
-  ctx.max_folded_bytes = int64_t{64} << 20;
+  ctx.max_folded_bytes = most_folded(tokens);
   std::vector<graph::PassRecord> records;
   return graph::run_passes(graph, ctx, others, records);
 }
@@ -141,7 +148,7 @@ Result<Graph> StepGraphBuilder::specialise(int64_t past, int64_t tokens) const {
       bind_constant(graph, inputs[i], small.tensor(static_cast<int>(i)));
     }
   }
-  SPRUN_TRY(fold(graph, pool_));
+  SPRUN_TRY(fold(graph, pool_, tokens));
   return graph;
 }
 

@@ -13,7 +13,8 @@ namespace sprun {
 class AlibiDecoder {
  public:
   // BLOOM: positions are the running sum of the attention mask. MPT: the last columns of a table of the whole context.
-  enum class Form { kBloom, kMpt };
+  // Sines: no slopes, sines of positions are added to tokens.
+  enum class Form { kBloom, kMpt, kSines };
 
   // strength: slopes are multiplied by it.
   explicit AlibiDecoder(Form form, float strength = 1) : form_(form), strength_(strength) {
@@ -28,6 +29,7 @@ class AlibiDecoder {
     }
     make_bias(past[0]);
     graph::ValueId x = op("Gather", {weight("table", {kVocab, kHidden}, 4.0F), ids}, "x", {{"axis", int64_t{0}}});
+    if (form_ == Form::kSines) x = op("Add", {x, sines_}, "placed");
     std::vector<graph::ValueId> presents;
     for (int i = 0; i < kLayers; ++i) x = attend(x, i, past, presents);
     std::vector<graph::ValueId> outputs = {op("MatMul", {x, weight("head", {kHidden, kVocab})}, "logits")};
@@ -79,6 +81,13 @@ class AlibiDecoder {
     const graph::ValueId lowest = floats("lowest", {}, [](int64_t) { return -3.4e38F; });
     const graph::ValueId nothing = floats("nothing", {}, [](int64_t) { return 0.0F; });
     hidden_ = op("Where", {op("Greater", {keys, tokens}, "later"), lowest, nothing}, "causal");
+    if (form_ == Form::kSines) {
+      const graph::ValueId rates = floats("rates", {kHidden}, [](int64_t i) { return std::exp2(-0.2F * static_cast<float>(i)); });
+      const graph::ValueId angles = op("Mul", {op("Cast", {tokens}, "places", {{"to", int64_t{1}}}), rates}, "angles");
+      sines_ = op("Sin", {angles}, "sines");
+      alibi_ = nothing;
+      return;
+    }
     if (form_ == Form::kMpt) {
       const graph::ValueId table = floats("table/alibi", {kHeads, 1, kContext}, [this](int64_t i) {
         return slope(i / kContext) * static_cast<float>(i % kContext + 1 - kContext);
@@ -120,6 +129,7 @@ class AlibiDecoder {
   graph::Graph graph_;
   std::mt19937 random_{11};
   graph::ValueId mask_ = graph::kNoValue, alibi_ = graph::kNoValue, hidden_ = graph::kNoValue;
+  graph::ValueId sines_ = graph::kNoValue;
 };
 
 }  // namespace sprun

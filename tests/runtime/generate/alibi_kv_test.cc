@@ -68,6 +68,22 @@ TEST_P(AlibiKv, ChoosesAsFloat32DoesGivenTheSameText) {
   }
 }
 
+// The table of positions has 73 MiB: the past is still kept in place, and every step costs the same.
+TEST(LongContext, TablesOfPositionsMayBeLarge) {
+  const GeneratedModel model(AlibiDecoder(AlibiDecoder::Form::kSines).graph());
+  Session session = Session::create(Model::load(model.path()).value(), {.num_threads = 1}).value();
+  Session whole = Session::create(Model::load(model.path()).value(), {.num_threads = 1}).value();
+  const Ids prompt = {5, 17, 3, 49, 42, 8};
+  const Ids expected = session.generate(prompt, {.max_new_tokens = 12}).value().tokens;
+  const GenerateResult result = session.generate(prompt, {.max_new_tokens = 300000, .stop_tokens = {expected.back()}}).value();
+  EXPECT_TRUE(result.cached) << result.why_not;
+  Ids text = prompt;
+  for (const int64_t token : result.tokens) {
+    EXPECT_EQ(choice_at_once(whole, text), token);
+    text.push_back(token);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Forms, AlibiKv, testing::Values(AlibiDecoder::Form::kBloom, AlibiDecoder::Form::kMpt),
                          [](const auto& form) { return form.param == AlibiDecoder::Form::kBloom ? "Bloom" : "Mpt"; });
 
