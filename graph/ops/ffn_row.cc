@@ -15,6 +15,7 @@ void activate_all(Activation activation, float* x, int64_t n) {
     case Activation::kRelu:
       return kernels::map_f32(MapOp::kRelu)(x, x, n, 0, 0);
     case Activation::kGeluErf:
+    case Activation::kGeluErfCodes:
       return kernels::map_f32(MapOp::kGeluErf)(x, x, n, 0, 0);
     case Activation::kGeluTanh:
       return kernels::map_f32(MapOp::kGeluTanh)(x, x, n, 0, 0);

@@ -73,6 +73,12 @@ Result<PackedBlob> packed_zero_points(const SparseSource& source) {
   return blob;
 }
 
+// The activation for results that become 8-bit codes of this scale. From 1e-3 on an absolute error of 7e-7 is below a
+// thousandth of a step, so that it moves a code only where the exact value lies that near the middle of two.
+kernels::Activation activation_for_codes(kernels::Activation activation, float scale) {
+  return activation == kernels::Activation::kGeluErf && scale >= 1e-3F ? kernels::Activation::kGeluErfCodes : activation;
+}
+
 }  // namespace
 
 Result<Int8Product> Int8Product::prepare(PrepareContext& ctx, const Int8Problem& problem,
@@ -245,6 +251,7 @@ kernels::GemmU8S8Args Int8Product::args_for(const Int8Run& run, const Scratch& m
     for (int i = 0; i < segment; ++i) column += n_[static_cast<size_t>(i)];
     args.y = memory.y + column;
     args.ldy = n_total_;
+    args.epilogue.activation = activation_for_codes(run.activation, run.y_scale);
   }
   return args;
 }

@@ -33,6 +33,7 @@ double activate(Activation activation, double x) {
     case Activation::kRelu:
       return x > 0 ? x : 0;
     case Activation::kGeluErf:
+    case Activation::kGeluErfCodes:
       return 0.5 * x * (1.0 + std::erf(x * std::sqrt(0.5)));
     case Activation::kGeluTanh:
       return 0.5 * x * (1.0 + std::tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));

@@ -69,6 +69,7 @@ std::optional<FfnActivation> activation_of(Activation activation) {
     case Activation::kRelu:
       return FfnActivation::kRelu;
     case Activation::kGeluErf:
+    case Activation::kGeluErfCodes:
       return FfnActivation::kGeluErf;
     case Activation::kGeluTanh:
       return FfnActivation::kGeluTanh;

@@ -155,6 +155,7 @@ struct ColumnsOut {
       case Activation::kNone: return finish(u, sums, gemm::Identity<V>());
       case Activation::kRelu: return finish(u, sums, gemm::Relu<V>());
       case Activation::kGeluErf: return finish(u, sums, gemm::GeluErf<V>());
+      case Activation::kGeluErfCodes: return finish(u, sums, gemm::GeluErfCodes<V>());
       case Activation::kGeluTanh: return finish(u, sums, gemm::GeluTanh<V>());
       case Activation::kQuickGelu: return finish(u, sums, gemm::QuickGelu<V>());
       case Activation::kSilu: return finish(u, sums, gemm::Silu<V>());

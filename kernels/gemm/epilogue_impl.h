@@ -33,6 +33,19 @@ struct GeluErf {
   }
 };
 
+template <class V>
+struct GeluErfCodes {
+  SPRUN_INLINE V operator()(V v) const {
+    V one[1] = {v};
+    simd::gelu_erf_codes_all(one);
+    return one[0];
+  }
+  template <int kN>
+  SPRUN_INLINE void all(V (&v)[kN]) const {
+    simd::gelu_erf_codes_all(v);
+  }
+};
+
 // act(v) of several vectors: together where the activation has a way to do that.
 template <class Act, class V, int kN>
 SPRUN_INLINE void activate(Act act, V (&v)[kN]) {
@@ -96,6 +109,7 @@ SPRUN_INLINE void write_tile(const OutTile& out, Activation activation, Value va
     case Activation::kNone: return write_tile<V, kNr>(out, value, Identity<V>());
     case Activation::kRelu: return write_tile<V, kNr>(out, value, Relu<V>());
     case Activation::kGeluErf: return write_tile<V, kNr>(out, value, GeluErf<V>());
+    case Activation::kGeluErfCodes: return write_tile<V, kNr>(out, value, GeluErfCodes<V>());
     case Activation::kGeluTanh: return write_tile<V, kNr>(out, value, GeluTanh<V>());
     case Activation::kQuickGelu: return write_tile<V, kNr>(out, value, QuickGelu<V>());
     case Activation::kSilu: return write_tile<V, kNr>(out, value, Silu<V>());

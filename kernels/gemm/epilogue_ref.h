@@ -11,7 +11,8 @@ inline float activate_ref(Activation activation, float v) {
   switch (activation) {
     case Activation::kNone: return v;
     case Activation::kRelu: return v < 0.0F ? 0.0F : v;
-    case Activation::kGeluErf: return 0.5F * v * (1.0F + std::erf(v * 0.70710678118654752F));
+    case Activation::kGeluErf:
+    case Activation::kGeluErfCodes: return 0.5F * v * (1.0F + std::erf(v * 0.70710678118654752F));
     case Activation::kGeluTanh: {
       const float u = 0.7978845608028654F * (v + 0.044715F * v * v * v);
       return 0.5F * v * (1.0F + std::tanh(u));

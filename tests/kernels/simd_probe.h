@@ -9,7 +9,7 @@ namespace sprun::kernels::simd_probe {
 using UnaryFn = void(const float* x, float* y, int64_t n);
 
 struct Probe {
-  UnaryFn *exp, *log, *tanh, *erf, *sigmoid, *silu, *gelu_erf, *gelu_erf_all, *gelu_tanh, *quick_gelu;
+  UnaryFn *exp, *log, *tanh, *erf, *sigmoid, *silu, *gelu_erf, *gelu_erf_all, *gelu_erf_codes, *gelu_tanh, *quick_gelu;
   UnaryFn *round_even, *through_bf16, *through_f16;
   void (*load_store_partial)(const float* x, float* y, int64_t n);  // n <= lanes
   float (*reduce_add)(const float* x);                              // lanes elements

@@ -22,21 +22,27 @@ SPRUN_PROBE_MAP(gelu_tanh)
 SPRUN_PROBE_MAP(quick_gelu)
 #undef SPRUN_PROBE_MAP
 
-template <class A>
-void gelu_erf_all_fn(const float* x, float* y, int64_t n) {
+// Three vectors at a time; lanes past n are zeros.
+template <class A, class Fn>
+void map_three(const float* x, float* y, int64_t n, Fn fn) {
   using V = simd::F32<A>;
+  const auto lanes = [n](int64_t i) -> int64_t { return n < i ? 0 : n - i < V::kLanes ? n - i : V::kLanes; };
   for (int64_t i = 0; i < n; i += 3 * V::kLanes) {
     V v[3];
-    for (int j = 0; j < 3; ++j) {
-      const int64_t left = n - i - j * V::kLanes;
-      v[j] = V::load_partial(x + i + j * V::kLanes, left < 0 ? 0 : left < V::kLanes ? left : V::kLanes);
-    }
-    simd::gelu_erf_all(v);
-    for (int j = 0; j < 3; ++j) {
-      const int64_t left = n - i - j * V::kLanes;
-      v[j].store_partial(y + i + j * V::kLanes, left < 0 ? 0 : left < V::kLanes ? left : V::kLanes);
-    }
+    for (int j = 0; j < 3; ++j) v[j] = V::load_partial(x + i + j * V::kLanes, lanes(i + j * V::kLanes));
+    fn(v);
+    for (int j = 0; j < 3; ++j) v[j].store_partial(y + i + j * V::kLanes, lanes(i + j * V::kLanes));
   }
+}
+
+template <class A>
+void gelu_erf_all_fn(const float* x, float* y, int64_t n) {
+  map_three<A>(x, y, n, [](auto& v) __attribute__((always_inline)) { simd::gelu_erf_all(v); });
+}
+
+template <class A>
+void gelu_erf_codes_fn(const float* x, float* y, int64_t n) {
+  map_three<A>(x, y, n, [](auto& v) __attribute__((always_inline)) { simd::gelu_erf_codes_all(v); });
 }
 
 template <class A>
@@ -101,7 +107,7 @@ void quantise_fn(const float* x, uint8_t* y, int64_t n) {
 template <class A>
 inline constexpr Probe kProbe = {
     exp_fn<A>,        log_fn<A>,          tanh_fn<A>,       erf_fn<A>,        sigmoid_fn<A>,
-    silu_fn<A>,       gelu_erf_fn<A>,     gelu_erf_all_fn<A>, gelu_tanh_fn<A>,  quick_gelu_fn<A>, round_even_fn<A>,
+    silu_fn<A>,       gelu_erf_fn<A>,     gelu_erf_all_fn<A>, gelu_erf_codes_fn<A>, gelu_tanh_fn<A>,  quick_gelu_fn<A>, round_even_fn<A>,
     through_bf16_fn<A>, through_f16_fn<A>, load_store_partial_fn<A>, reduce_add_fn<A>,
     reduce_max_fn<A>, reduce_min_fn<A>,   quantise_fn<A>,   simd::F32<A>::kLanes};
 

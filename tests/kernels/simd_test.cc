@@ -144,6 +144,21 @@ TEST(Simd, GeluOfSeveralVectorsHasTheSameBits) {
   }
 }
 
+TEST(Simd, GeluForCodesIsWithinItsAbsoluteError) {
+  expect_absolute(&Probe::gelu_erf_codes,
+                  [](double x) { return 0.5 * x * std::erfc(-x / std::sqrt(2.0)); }, 7e-7);
+  const float x[] = {kNan, kInf, -kInf, 1e30F, -1e30F, -0.0F};
+  const float want[] = {kNan, kInf, 0.0F, 1e30F, 0.0F, 0.0F};
+  for (const Variant& v : variants()) {
+    float y[6];
+    v.probe->gelu_erf_codes(x, y, 6);
+    EXPECT_TRUE(std::isnan(y[0])) << isa_name(v.isa);
+    for (int i : {1, 3, 4}) EXPECT_EQ(y[i], want[i]) << isa_name(v.isa) << " of " << x[i];
+    EXPECT_NEAR(y[5], want[5], 7e-7F) << isa_name(v.isa);
+    EXPECT_TRUE(y[2] == 0.0F || std::isnan(y[2])) << isa_name(v.isa);  // which of the two is not promised
+  }
+}
+
 // Relative 1e-5 in units of the last place; x/2 * (1 + erf) in float would lose every digit.
 TEST(Simd, GeluKeepsItsNegativeTail) {
   expect_ulp(&Probe::gelu_erf,
