@@ -12,7 +12,7 @@
 //   load_partial(p, n)               the first n elements, 0 elsewhere; touches nothing past p + n
 //   store_partial(p, n)              writes exactly n elements;  0 <= n <= kLanes for both
 //   broadcast(x) zero()  + - * /  (I32: + - * & | ^ shl shr_arith shr_logic)
-// F32 also: fma(a, b, c) = a * b + c (one rounding where the ISA has FMA, two on SSE2),
+// F32 also: fma(a, b, c) = a * b + c (one rounding where kFusedMultiplyAdd, two on SSE2),
 //   min max (the SECOND operand is returned when either is NaN), abs, sqrt, round_even,
 //   select(mask, a, b), < <= > >= == (false on NaN), reduce_add, reduce_max, reduce_min,
 //   load_f16 load_bf16 store_f16 store_bf16 (+ _partial; round to nearest even).

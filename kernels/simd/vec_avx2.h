@@ -40,6 +40,7 @@ struct Mask<Avx2> {
 template <>
 struct F32<Avx2> {
   static constexpr int64_t kLanes = 8;
+  static constexpr bool kFusedMultiplyAdd = true;
   using M = Mask<Avx2>;
   __m256 v;
 

@@ -24,6 +24,7 @@ struct Mask<Avx512> {
 template <>
 struct F32<Avx512> {
   static constexpr int64_t kLanes = 16;
+  static constexpr bool kFusedMultiplyAdd = true;
   using M = Mask<Avx512>;
   __m512 v;
 

@@ -37,6 +37,7 @@ struct Mask<Sse2> {
 template <>
 struct F32<Sse2> {
   static constexpr int64_t kLanes = 4;
+  static constexpr bool kFusedMultiplyAdd = false;
   using M = Mask<Sse2>;
   __m128 v;
 

@@ -500,6 +500,37 @@ TEST(QuantizeRows, SaturatesAndSurvivesSpecialValues) {
   });
 }
 
+// Codes are those of a true division and of rounding half to even, most of all where a quotient is next to a tie.
+TEST(QuantizeRows, CodesAreThoseOfACorrectlyRoundedQuotient) {
+  std::mt19937 rng(31);
+  constexpr int64_t kN = 1024;
+  std::vector<float> scales{1.0F, 0x1.fffffep-3F, 0x1.000002p-9F, 0x1p-126F, 0x1p-100F, 0x1p-90F, 0x1p90F, 0x1p120F};
+  std::uniform_real_distribution<float> exponent(-100.0F, 100.0F);
+  for (int i = 0; i < 400; ++i) scales.push_back(std::exp2(i < 300 ? 0.1F * exponent(rng) : exponent(rng)));
+  std::vector<float> x(kN);
+  std::vector<uint8_t> want(kN);
+  std::vector<uint8_t> got(kN);
+  for (float scale : scales) {
+    const int32_t zero = std::uniform_int_distribution<int32_t>(0, 255)(rng);
+    for (float& v : x) {
+      v = scale * (static_cast<float>(std::uniform_int_distribution<int>(-300, 300)(rng)) + 0.5F);
+      for (auto n = rng() % 3; n > 0; --n) v = std::nextafter(v, rng() % 2 == 0 ? kInf : -kInf);
+    }
+    const float special[] = {kInf, -kInf, kNan, 3e38F, -3e38F, 1e-45F, -1e-38F, -0.0F};
+    std::copy(std::begin(special), std::end(special), x.begin());
+    for (size_t i = 0; i < x.size(); ++i) {
+      const float q = std::nearbyint(x[i] / scale) + static_cast<float>(zero);
+      want[i] = q > 255.0F ? 255 : q > 0.0F ? static_cast<uint8_t>(q) : 0;
+    }
+    for_each_variant(quantize_rows_kernels(), [&](const auto& info) {
+      info.kernel->quantize(x.data(), kN, 1, kN, scale, zero, got.data(), kN, nullptr);
+      for (size_t i = 0; i < x.size(); ++i) {
+        ASSERT_EQ(int{got[i]}, int{want[i]}) << info.name << ": " << x[i] << " / " << scale << " + " << zero;
+      }
+    });
+  }
+}
+
 TEST(QuantizeRows, ParametersFollowTheOnnxFormula) {
   EXPECT_EQ(dynamic_quant_params(0.0F, 0.0F).scale, 1.0F);
   EXPECT_EQ(dynamic_quant_params(-1.0F, 3.0F).zero_point, 64);  // 63.75

@@ -106,9 +106,9 @@ void quantise_fn(const float* x, uint8_t* y, int64_t n) {
 
 template <class A>
 inline constexpr Probe kProbe = {
-    exp_fn<A>,        log_fn<A>,          tanh_fn<A>,       erf_fn<A>,        sigmoid_fn<A>,
-    silu_fn<A>,       gelu_erf_fn<A>,     gelu_erf_all_fn<A>, gelu_erf_codes_fn<A>, gelu_tanh_fn<A>,  quick_gelu_fn<A>, round_even_fn<A>,
-    through_bf16_fn<A>, through_f16_fn<A>, load_store_partial_fn<A>, reduce_add_fn<A>,
-    reduce_max_fn<A>, reduce_min_fn<A>,   quantise_fn<A>,   simd::F32<A>::kLanes};
+    exp_fn<A>,          log_fn<A>,         tanh_fn<A>,       erf_fn<A>,          sigmoid_fn<A>,
+    silu_fn<A>,         gelu_erf_fn<A>,    gelu_erf_all_fn<A>, gelu_erf_codes_fn<A>, gelu_tanh_fn<A>,
+    quick_gelu_fn<A>,   round_even_fn<A>,  through_bf16_fn<A>, through_f16_fn<A>,  load_store_partial_fn<A>,
+    reduce_add_fn<A>,   reduce_max_fn<A>,  reduce_min_fn<A>, quantise_fn<A>,     simd::F32<A>::kLanes};
 
 }  // namespace sprun::kernels::simd_probe
